@@ -1,0 +1,205 @@
+/* core/config/config.h: the configuration file as typed data (DESIGN.md section 11). Read-only once loaded; one a generation. */
+#ifndef FLUXGATE_CONFIG_CONFIG_H
+#define FLUXGATE_CONFIG_CONFIG_H
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "core/base/arena.h"
+#include "core/base/diag.h"
+#include "core/base/log.h"
+#include "core/config/bundle.h"
+
+/* An address to listen on or to connect to: "HOST:PORT", ":PORT", "[v6]:PORT", "unix:/path". */
+struct config_address {
+    const char *text; /* as written: what messages show */
+    bool is_unix;
+    const char *host; /* "" means all addresses; the path where is_unix */
+    uint16_t port;    /* 0 is allowed: the kernel chooses */
+    struct place place;
+};
+
+/* A plug-in's options, kept as JSON for its Lua side. `path` is what Lua's errors begin with ("services.users.options");
+ * config_place finds the YAML line of such a path again. */
+struct config_options {
+    const char *path;
+    const char *json; /* an object, "{}" where none are given */
+};
+
+struct config_plugin {
+    const char *name;   /* "round_robin", or the .lua path as written */
+    const char *file;   /* resolved path of the source, readable in the bundle */
+    struct config_options options;
+    struct place place;
+};
+
+struct config_pair {
+    const char *name;
+    const char *value; /* NULL: present with any value */
+};
+
+struct config_match {
+    const char *host;        /* lower case, without port; "*.example.com" takes one or more labels; NULL: any */
+    const char *path_prefix; /* normal form; "/users" takes /users and /users/…; "/" any. NULL: not asked */
+    const char *path;        /* exact, normal form */
+    const char *const *methods; /* NULL-terminated, NULL: any */
+    const struct config_pair *headers, *query, *cookies;
+    size_t header_count, query_count, cookie_count;
+};
+
+struct config_timeouts { /* microseconds; 0: none */
+    uint64_t connect, response, stream_idle, client_header, client_body_gap, keepalive, upstream_keepalive, tunnel_idle,
+        request;
+};
+
+struct config_target {
+    uint32_t service; /* index into config.services */
+    uint32_t weight;
+};
+
+enum config_action { ACTION_PROXY, ACTION_REDIRECT, ACTION_RESPOND };
+
+struct config_route {
+    const char *name; /* label for metrics: `name:` or what is matched ("/users", "api.example.com/users", "= /x") */
+    struct config_match match;
+    enum config_action action;
+    struct config_target *targets; /* ACTION_PROXY */
+    size_t target_count;
+    uint64_t weight_total;
+    struct {
+        const char *to; /* absolute, or a path; $path, $query, $host are filled in; without them the path is kept where `to` has none */
+        int status;
+    } redirect;
+    struct {
+        int status;
+        const char *body, *content_type;
+        size_t body_len;
+    } respond;
+    struct {
+        const char *strip_prefix, *add_prefix, *host; /* NULL: as it is */
+    } rewrite;
+    bool path_raw;     /* path: raw */
+    bool slashes_keep; /* slashes: keep */
+    struct config_timeouts timeouts; /* route over service over top level, already merged for single-target routes */
+    bool own_timeouts;               /* the route itself stated some */
+    struct place place;
+};
+
+struct config_endpoint {
+    const char *id; /* `id:`, else the address text */
+    struct config_address address;
+    uint32_t weight; /* default 1, 0 takes no new requests, at most 65535 */
+    const char *zone;
+    const char *metadata_json; /* an object or "" */
+};
+
+struct config_health {
+    bool enabled;
+    struct config_plugin policy; /* options hold every key of the health block but `policy` */
+    uint64_t interval_us, fast_interval_us, timeout_us; /* defaults 5s, interval, 2s */
+    uint32_t rise, fall;                                /* 2, 3 */
+    double jitter;                                      /* 0.1: ± 10 % of the interval */
+};
+
+struct config_service {
+    const char *name;
+    const char *discover; /* NULL: static only; "*": every instance */
+    struct config_endpoint *endpoints;
+    size_t endpoint_count;
+    struct config_plugin strategy;
+    struct config_health health;
+    struct config_timeouts timeouts; /* service over top level */
+    struct place place;
+};
+
+enum registry_protocol { REGISTRY_HTTP, REGISTRY_GRPC };
+
+struct config_registry {
+    bool enabled;     /* a `registry` block, or the flat file's keys, is there */
+    bool embedded;
+    const char *url;  /* not embedded: "http://host:port", or "host:port" */
+    enum registry_protocol protocol;
+    struct config_address listen_http, listen_grpc; /* embedded, and `fluxgate registry`; default :8081 and :9091 */
+    const char *store;   /* "memory", "sqlite:/path" */
+    uint64_t lease_ttl_us;
+    uint64_t poll_interval_us; /* fallback polling; flat file: 2 × healthCheckInterval; default 10 s */
+    struct place place;
+};
+
+struct config_cidr {
+    uint8_t family; /* AF_INET or AF_INET6 */
+    uint8_t bits;
+    uint8_t address[16];
+};
+
+struct config_limits {
+    uint32_t header_bytes, headers, uri_bytes;
+    uint64_t body_bytes;
+    uint32_t connections;   /* client connections over all workers */
+    uint32_t max_endpoints; /* fixed at start: a reload that changes it is told so */
+    uint32_t pool_per_endpoint;
+};
+
+struct config_log {
+    enum log_level level;
+    enum log_format format;
+    const char *access;        /* file, "-" standard output, NULL none */
+    const char *access_format; /* "json" or "logfmt" */
+};
+
+struct config_drain {
+    uint64_t delay_us, requests_us, tunnels_us;
+    bool keep_sessions;
+};
+
+struct config_listener {
+    struct config_address address;
+    struct place place;
+};
+
+struct config {
+    struct arena arena; /* owns everything below */
+    const char *file;
+    bool is_flat;
+    struct config_listener *listeners;
+    size_t listener_count;
+    unsigned workers; /* resolved: at least 1, at most 64 */
+    struct config_route *routes;
+    size_t route_count;
+    struct config_service *services;
+    size_t service_count;
+    struct config_registry registry;
+    struct config_address admin;
+    bool has_admin;
+    struct config_cidr *trusted_proxies;
+    size_t trusted_proxy_count;
+    const char *const *lua_path; /* directories, NULL-terminated, resolved */
+    const char *const *strategies_path; /* directories searched for plug-in names, resolved; the shipped one last */
+    const char *state_dir; /* snapshot of last known endpoints; NULL: none kept */
+    const char *zone;
+    struct config_timeouts timeouts;
+    struct config_limits limits;
+    struct config_drain drain;
+    struct config_log log;
+    void *places; /* of config_place */
+};
+
+/* Reads `path` and its includes through `bundle`. Every complaint goes into diags (file:line:column, what was expected, the
+ * nearest valid name); the caller asks diags_ok. NULL only where nothing usable could be built. The result may be
+ * non-NULL with errors in diags: it must then not be run. Plug-in files are located (and read into the bundle) but not
+ * executed: script_new does that. */
+MUST_CHECK struct config *config_load(struct bundle *bundle, const char *path, struct diags *diags);
+void config_free(struct config *config);
+
+/* The YAML place of a dotted path ("services.users.options.rate"), or of its nearest parent that stands in the file. */
+struct place config_place(const struct config *config, const char *path);
+
+/* The whole configuration with every default, as YAML that loads again to the same. */
+void config_print(const struct config *config, FILE *out);
+
+bool config_cidr_has(const struct config_cidr *cidrs, size_t count, const struct sockaddr *address);
+
+#endif

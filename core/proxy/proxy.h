@@ -1,0 +1,49 @@
+/* core/proxy/proxy.h: the data plane of one worker: accepts, parses, routes, picks, forwards. Everything else of this room
+ * is its own business. */
+#ifndef FLUXGATE_PROXY_PROXY_H
+#define FLUXGATE_PROXY_PROXY_H
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/base/strbuf.h"
+#include "core/config/config.h"
+#include "core/metrics/stats.h"
+#include "core/script/script.h"
+#include "core/shm/shm.h"
+
+struct proxy;
+
+/* One config generation in this worker; counted: the proxy holds the newest, each stream the one it began on until its
+ * response head is sent (DESIGN.md section 4). */
+struct generation {
+    uint32_t number;
+    struct bundle *bundle;
+    struct config *config;
+    struct script *script;
+    uint32_t refs; /* the proxy's own business */
+    void *routes;  /* compiled by core/proxy/route.c */
+};
+
+MUST_CHECK struct proxy *proxy_new(struct event_base *base, struct shm *shm, unsigned worker, struct stats *stats);
+
+/* Takes ownership of bundle, config and script (also on failure). The old generation goes when its last stream left it.
+ * Route, service and strategy names must already be shm names. */
+MUST_CHECK bool proxy_use(struct proxy *proxy, uint32_t number, struct bundle *bundle, struct config *config, struct script *script);
+struct script *proxy_script(struct proxy *proxy); /* of the newest generation; NULL before the first proxy_use */
+
+/* The worker's listening sockets, replaced as a whole: what is not in the list is accepted from until its queue is empty,
+ * then closed. Takes the descriptors; one already held (same inode) is kept and the double closed. */
+MUST_CHECK bool proxy_listen(struct proxy *proxy, const int *fds, size_t count);
+
+/* SIGTERM: no new connections; idle keep-alive connections close, answers say Connection: close; calls `done` once when no
+ * stream is left or the limit (requests, tunnels; microseconds) passed and the rest were cut. */
+void proxy_drain(struct proxy *proxy, uint64_t requests_us, uint64_t tunnels_us, void (*done)(void *context), void *context);
+bool proxy_is_idle(const struct proxy *proxy);
+
+/* Every open stream with state and age, a line each: for the signal that shows what a worker is doing. */
+void proxy_dump(const struct proxy *proxy, struct strbuf *out);
+
+void proxy_free(struct proxy *proxy); /* cuts what is left */
+
+#endif

@@ -1,0 +1,11 @@
+# libflux (static, installed header, pkg-config file) and the flux command.
+file(GLOB flux_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/flux/*.c)
+list(FILTER flux_sources EXCLUDE REGEX "/flux/main\\.c$")
+if(flux_sources)
+    add_library(flux_static STATIC ${flux_sources})
+    set_target_properties(flux_static PROPERTIES OUTPUT_NAME flux)
+    target_link_libraries(flux_static PUBLIC PkgConfig::CURL PkgConfig::JANSSON PkgConfig::EVENT proto room_serve room_base)
+    add_executable(flux flux/main.c)
+    target_link_libraries(flux PRIVATE flux_static)
+    install(TARGETS flux RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+endif()

@@ -120,6 +120,10 @@ struct shm; /* opaque: the mapping's header and offsets */
 MUST_CHECK struct shm *shm_create(const struct shm_params *params);
 void shm_destroy(struct shm *shm);
 
+/* Control, once at its start and before any other call that writes the table: repairs what a predecessor killed in the
+ * middle of a write left behind, and makes the index of slot_find anew. Harmless on a fresh segment. */
+void shm_control_adopt(struct shm *shm);
+
 struct shm_totals *shm_totals(struct shm *shm);
 struct shm_worker *shm_worker(struct shm *shm, unsigned worker);       /* worker < SHM_WORKERS_MAX */
 void *shm_stats_region(struct shm *shm, unsigned worker, size_t *bytes); /* zeroed at start, kept over worker restarts */
@@ -131,7 +135,8 @@ uint32_t shm_name_add(struct shm *shm, struct slice name);
 uint32_t shm_name_find(struct shm *shm, struct slice name);
 const char *shm_name_text(struct shm *shm, uint32_t id); /* "" for an id never given */
 
-/* A named 64-bit counter for Lua, made on first use by any process, kept over reloads. NULL where full. */
+/* A named 64-bit counter for Lua, made on first use by any process, kept over reloads. NULL where full or where the name
+ * is longer than SHM_NAME_BYTES - 1. */
 _Atomic uint64_t *shm_counter(struct shm *shm, struct slice name);
 
 /* ---- the endpoint table -------------------------------------------------------------------------------------------- */
@@ -139,12 +144,16 @@ uint32_t shm_slots(const struct shm *shm);     /* highest slot in use + 1: where
 uint64_t shm_endpoints_version(const struct shm *shm); /* moves with every publish. Hot: one load */
 struct slot *slot_at(struct shm *shm, uint32_t slot); /* NULL where out of range */
 
-/* Consistent copy of the cold line and, where text is not NULL, of the text. False where the slot is free or out of range. */
+/* Consistent copy of the cold line (the counters as they happen to stand) and, where text is not NULL, of the text. False
+ * where the slot is free or out of range; also, and then cold->seq is odd, where its writer stopped in the middle: the
+ * version moves once that is repaired, and until then a reader keeps what it had. */
 bool slot_read(struct shm *shm, uint32_t slot, struct slot *cold, struct slot_text *text);
 
 /* Control only. slot_claim takes a free slot (counters zero, incarnation + 1, state UNPROVEN or as given) and publishes
  * it; SLOT_NONE where the table is full. slot_update rewrites text and weight; slot_set_state the state and its reason.
- * slot_remove sets GONE; shm_reap frees GONE slots whose active is 0 and which every live worker has seen gone. */
+ * slot_remove sets GONE; shm_reap frees GONE slots whose active is 0 and which every live worker has seen gone. An
+ * update keeps the id and the reason, and one that changes nothing publishes nothing; text_hash and the version do not move
+ * for a reason alone. slot_find passes over what is GONE. */
 MUST_CHECK uint32_t slot_claim(struct shm *shm, uint32_t service, enum slot_state state, uint32_t weight, uint32_t port, const struct slot_text *text);
 void slot_update(struct shm *shm, uint32_t slot, uint32_t weight, uint32_t port, const struct slot_text *text);
 void slot_set_state(struct shm *shm, uint32_t slot, enum slot_state state, const char *reason);
@@ -157,7 +166,8 @@ void slot_begin(struct shm *shm, unsigned worker, uint32_t slot);
 void slot_end(struct shm *shm, unsigned worker, uint32_t slot);
 uint32_t slot_active(struct shm *shm, uint32_t slot);
 /* Result of an attempt: latency into the EWMA (time constant 10 s by the stamp), failures in a row. `failed`: a gateway
- * failure (connect, reset, timeout, bad response), never the client's leaving. Hot. */
+ * failure (connect, reset, timeout, bad response), never the client's leaving; it never lowers the EWMA, and on an endpoint without
+ * one it counts as 1 s at least. Hot. */
 void slot_observe(struct shm *shm, uint32_t slot, uint32_t latency_us, bool failed, uint64_t now_us);
 uint32_t slot_latency_us(struct shm *shm, uint32_t slot, uint64_t now_us); /* decays without traffic */
 

@@ -14,6 +14,7 @@
 struct serve;        /* a server: listening sockets and their connections */
 struct serve_call;   /* one request, until its reply is done or the peer is gone */
 
+/* Every slice is borrowed until the handler returns; a handler that keeps the call copies what it needs into `arena`. */
 struct serve_request {
     enum method method;
     struct slice method_text;
@@ -26,7 +27,8 @@ struct serve_request {
     bool is_grpc;           /* path is "/package.Service/Method", body one message without its 5-byte prefix */
 };
 
-/* Called with each whole request. The handler replies at once or keeps `call` and replies later. */
+/* Called with each whole request. The handler replies at once or keeps `call` and replies later. A kept call without
+ * serve_on_gone stays valid until its reply, even where the peer has left. */
 typedef void (*serve_handler)(void *context, struct serve_call *call, const struct serve_request *request);
 
 struct serve_limits {
@@ -44,8 +46,25 @@ MUST_CHECK bool serve_listen(struct serve *serve, int fd);
 void serve_drain(struct serve *serve, uint64_t limit_us, void (*done)(void *), void *context);
 void serve_free(struct serve *serve);
 
+/* gRPC methods whose client may send more than one message: the handler is called with the first (or, where there was
+ * none, with an empty body at the end), serve_on_message gets the rest. Of every other method exactly one is taken. */
+void serve_set_streaming(struct serve *serve, bool (*is_streaming)(void *context, struct slice path));
+unsigned serve_connections(const struct serve *serve);
+
 /* A whole HTTP reply. Copies everything. `content_type` NULL: none. HEAD sends the length alone. */
 void serve_reply(struct serve_call *call, int status, const char *content_type, struct slice body);
+/* Bytes that many replies share: a counted reference, so that a snapshot for a thousand watchers exists once. */
+struct serve_blob {
+    unsigned refs;
+    size_t len;
+    char bytes[];
+};
+MUST_CHECK struct serve_blob *serve_blob_new(struct slice bytes); /* one reference; NULL: out of memory */
+struct serve_blob *serve_blob_get(struct serve_blob *blob);
+void serve_blob_put(struct serve_blob *blob); /* NULL is fine */
+/* As serve_reply, and serve_send below, but the bytes stay where they are; both take a reference of their own. */
+void serve_reply_blob(struct serve_call *call, int status, const char *content_type, struct serve_blob *body);
+void serve_send_blob(struct serve_call *call, struct serve_blob *message);
 void serve_header(struct serve_call *call, const char *name, const char *value); /* before the reply; copies */
 
 /* gRPC: codes of google.rpc.Code. Unary: message then GRPC_OK. Streaming: any number of serve_send, then serve_finish. */

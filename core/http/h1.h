@@ -89,7 +89,8 @@ struct h1_head {
     int minor;               /* 0 or 1 */
     bool keep_alive;         /* what version and Connection say together */
     bool expect_continue;    /* requests: Expect: 100-continue in HTTP/1.1 */
-    bool upgrade;            /* Connection: upgrade with an Upgrade header, HTTP/1.1 */
+    bool upgrade;            /* Connection: upgrade with an Upgrade header that names more than h2c, HTTP/1.1; responses: 101 */
+    struct slice upgrade_protocol; /* with upgrade: the first protocol named that is not h2c; what the writer is given */
     enum body_kind body;
     uint64_t length;         /* BODY_LENGTH */
     uint32_t keep_alive_s;   /* responses: Keep-Alive: timeout=n, 0 where absent */

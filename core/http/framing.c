@@ -1,0 +1,226 @@
+#include <string.h>
+
+#include "core/http/h1_internal.h"
+#include "core/http/scan_internal.h"
+
+/* Rows that framing and connection handling look at; a head without any (most GETs) skips the walk. */
+#define BIT(id) ((uint64_t)1 << HEADER_##id)
+#define WATCHED                                                                                              \
+    (BIT(CONNECTION) | BIT(CONTENT_LENGTH) | BIT(TRANSFER_ENCODING) | BIT(UPGRADE) | BIT(EXPECT) |           \
+        BIT(KEEP_ALIVE))
+_Static_assert(HEADER_ID_COUNT <= 64, "headers.seen tells every known header from each other");
+
+struct facts {
+    unsigned lengths, encodings; /* rows seen */
+    uint64_t length;
+    bool bad_length, bad_encoding, bad_expect;
+    bool close, keep_alive, upgrade; /* Connection's tokens */
+    bool expect_continue;
+    struct slice protocol; /* of Upgrade */
+};
+
+bool
+framing_content_length(struct slice value, uint64_t *bytes)
+{
+    uint64_t n = 0;
+    if (value.len == 0) return false;
+    for (size_t i = 0; i < value.len; i++) {
+        unsigned digit = (unsigned char)value.at[i] - (unsigned)'0'; /* below '0' wraps, so exceeds 9 */
+        if (digit > 9 || __builtin_mul_overflow(n, 10, &n) || __builtin_add_overflow(n, digit, &n))
+            return false;
+    }
+    *bytes = n;
+    return true;
+}
+
+static void
+connection_read(struct slice list, struct facts *facts)
+{
+    struct slice token;
+    while (header_list_next(&list, &token)) {
+        switch (token.len) {
+        case 5: facts->close |= slice_equal_nocase(token, SLICE_LIT("close")); break;
+        case 7: facts->upgrade |= slice_equal_nocase(token, SLICE_LIT("upgrade")); break;
+        case 10: facts->keep_alive |= slice_equal_nocase(token, SLICE_LIT("keep-alive")); break;
+        }
+    }
+}
+
+/* The first protocol that is not h2c: RFC 9113 §3.1 retired that upgrade, and a tunnel of it would hide
+ * requests. */
+static void
+upgrade_read(struct slice list, struct facts *facts)
+{
+    struct slice token;
+    while (facts->protocol.len == 0 && header_list_next(&list, &token)) {
+        const char *end = token.at + token.len;
+        const char *slash = scan_class(token.at, end, BYTE_TOKEN);
+        if (slash == token.at ||
+            (slash < end && (*slash != '/' || scan_class(slash + 1, end, BYTE_TOKEN) != end))) {
+            continue;
+        }
+        if (!slice_equal_nocase((struct slice){token.at, (size_t)(slash - token.at)}, SLICE_LIT("h2c"))) {
+            facts->protocol = token;
+        }
+    }
+}
+
+static void
+expect_read(struct slice list, struct facts *facts)
+{
+    struct slice token;
+    if (list.len == 0) facts->bad_expect = true;
+    while (header_list_next(&list, &token)) {
+        if (slice_equal_nocase(token, SLICE_LIT("100-continue"))) {
+            facts->expect_continue = true;
+        } else {
+            facts->bad_expect = true;
+        }
+    }
+}
+
+static uint32_t
+keep_alive_read(struct slice list)
+{
+    static const struct slice prefix = {"timeout=", 8};
+    struct slice token;
+    while (header_list_next(&list, &token)) {
+        uint64_t seconds;
+        if (token.len <= prefix.len || !slice_equal_nocase((struct slice){token.at, prefix.len}, prefix))
+            continue;
+        struct slice digits = {token.at + prefix.len, token.len - prefix.len};
+        if (!framing_content_length(digits, &seconds)) continue;
+        return seconds > UINT32_MAX ? UINT32_MAX : (uint32_t)seconds;
+    }
+    return 0;
+}
+
+static void
+facts_gather(struct h1_head *head, struct facts *facts)
+{
+    for (uint32_t i = 0; i < head->headers.count; i++) {
+        struct slice value = head->headers.rows[i].value;
+        switch (head->headers.rows[i].id) {
+        case HEADER_CONTENT_LENGTH:
+            facts->lengths++;
+            facts->bad_length |= !framing_content_length(value, &facts->length);
+            break;
+        case HEADER_TRANSFER_ENCODING:
+            facts->encodings++;
+            facts->bad_encoding |= !slice_equal_nocase(value, SLICE_LIT("chunked"));
+            break;
+        case HEADER_CONNECTION: connection_read(value, facts); break;
+        case HEADER_UPGRADE: upgrade_read(value, facts); break;
+        case HEADER_EXPECT: expect_read(value, facts); break;
+        case HEADER_KEEP_ALIVE: head->keep_alive_s = keep_alive_read(value); break;
+        }
+    }
+}
+
+/* Stricter than RFC 9112 §6.3, which lets Transfer-Encoding override and equal lengths merge: what two
+ * readers may read in two ways is no message. */
+static enum h1_error
+body_decide(struct h1_parser *parser, const struct facts *facts)
+{
+    struct h1_head *head = &parser->head;
+    if (facts->encodings > 0 && facts->lengths > 0) return H1_LENGTH_AND_ENCODING;
+    if (facts->encodings > 1 || facts->bad_encoding) return H1_BAD_TRANSFER_ENCODING;
+    if (facts->encodings > 0 && head->minor == 0) return H1_BAD_TRANSFER_ENCODING; /* §6.1 */
+    if (facts->lengths > 1 || facts->bad_length) return H1_BAD_CONTENT_LENGTH;
+    if (facts->encodings > 0) {
+        head->body = BODY_CHUNKED;
+    } else if (facts->lengths > 0) {
+        head->body = BODY_LENGTH;
+        head->length = facts->length;
+    } else {
+        head->body = parser->is_response ? BODY_CLOSE : BODY_NONE;
+    }
+    return H1_OK;
+}
+
+/* §6.3 rules 1 and 2. */
+static bool
+response_is_bodiless(const struct h1_parser *parser)
+{
+    int status = parser->head.status;
+    return parser->request_method == METHOD_HEAD || status < 200 || status == 204 || status == 304 ||
+           (parser->request_method == METHOD_CONNECT && status < 300);
+}
+
+static enum h1_error
+response_decide(struct h1_parser *parser, const struct facts *facts)
+{
+    struct h1_head *head = &parser->head;
+    head->upgrade = head->status == 101 && facts->upgrade && facts->protocol.len > 0 && head->minor == 1;
+    if (!response_is_bodiless(parser)) {
+        if (head->body == BODY_CLOSE) head->keep_alive = false;
+        return H1_OK;
+    }
+    bool claims = head->body == BODY_CHUNKED || (head->body == BODY_LENGTH && head->length > 0);
+    head->body = BODY_NONE;
+    head->length = 0;
+    if (!claims || parser->request_method == METHOD_HEAD || head->status == 304) return H1_OK;
+    /* RFC 9110 §8.6, RFC 9112 §6.1: a 1xx or 204 announces no body. A server that does may send one, and its
+     * bytes would stand before the final or the next response. */
+    if (head->status < 200) return facts->encodings > 0 ? H1_BAD_TRANSFER_ENCODING : H1_BAD_CONTENT_LENGTH;
+    head->keep_alive = false;
+    return H1_OK;
+}
+
+static enum h1_error
+request_decide(struct h1_head *head, const struct facts *facts)
+{
+    bool has_body = head->body == BODY_CHUNKED || (head->body == BODY_LENGTH && head->length > 0);
+    if (head->minor == 0)
+        return H1_OK; /* RFC 9110 §7.8, §10.1.1: Upgrade and Expect are not heard from 1.0 */
+    if (facts->bad_expect) return H1_BAD_EXPECT;
+    head->expect_continue = facts->expect_continue && has_body;
+    head->upgrade = facts->upgrade && facts->protocol.len > 0;
+    return head->upgrade && has_body ? H1_BAD_UPGRADE : H1_OK;
+}
+
+enum h1_error
+framing_decide(struct h1_parser *parser)
+{
+    struct h1_head *head = &parser->head;
+    struct facts facts = {0};
+    if ((head->headers.seen & WATCHED) != 0) facts_gather(head, &facts);
+    enum h1_error error = body_decide(parser, &facts);
+    if (error != H1_OK) return error;
+    head->keep_alive = !facts.close && (head->minor == 1 || facts.keep_alive);
+    error = parser->is_response ? response_decide(parser, &facts) : request_decide(head, &facts);
+    if (error != H1_OK) return error;
+    if (head->upgrade) head->upgrade_protocol = facts.protocol;
+    if (head->body == BODY_LENGTH && parser->limits.body_bytes != 0 &&
+        head->length > parser->limits.body_bytes) {
+        return H1_BODY_TOO_LARGE;
+    }
+    return H1_OK;
+}
+
+static void
+drop_nominated(struct headers *headers, struct slice list)
+{
+    struct slice name;
+    while (header_list_next(&list, &name)) {
+        for (uint32_t i = 0; i < headers->count; i++) {
+            if (slice_equal_nocase(headers->rows[i].name, name)) headers->rows[i].flags |= HEADER_F_DROP;
+        }
+    }
+}
+
+void
+h1_drop_hop_by_hop(struct headers *headers)
+{
+    static const enum header_id hop_by_hop[] = {HEADER_CONNECTION, HEADER_CONTENT_LENGTH,
+        HEADER_TRANSFER_ENCODING, HEADER_UPGRADE, HEADER_TE, HEADER_TRAILER, HEADER_KEEP_ALIVE,
+        HEADER_PROXY_CONNECTION, HEADER_PROXY_AUTHENTICATE, HEADER_PROXY_AUTHORIZATION,
+        HEADER_HTTP2_SETTINGS};
+    if ((headers->seen & BIT(CONNECTION)) != 0) {
+        for (uint32_t i = 0; i < headers->count; i++) {
+            if (headers->rows[i].id == HEADER_CONNECTION) drop_nominated(headers, headers->rows[i].value);
+        }
+    }
+    for (size_t i = 0; i < sizeof hop_by_hop / sizeof *hop_by_hop; i++)
+        headers_drop(headers, hop_by_hop[i]);
+}

@@ -1,0 +1,115 @@
+/* spec/unit/http/h1_support.h: what the specs and the fuzz targets of the HTTP/1 code share: a head parsed in
+ * any split, from buffers of the exact size, as text that two runs can be compared by. */
+#ifndef FLUXGATE_SPEC_H1_SUPPORT_H
+#define FLUXGATE_SPEC_H1_SUPPORT_H
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/arena.h"
+#include "core/base/slice.h"
+#include "core/http/h1.h"
+
+static const struct h1_limits usual_limits = {32768, 100, 8192, 0, false};
+
+struct h1_run {
+    bool is_response;
+    enum method request_method;
+    const struct h1_limits *limits; /* NULL: usual_limits */
+};
+
+struct text {
+    char at[192 * 1024];
+    size_t len;
+};
+
+static inline void
+text_add(struct text *text, const char *label, struct slice s)
+{
+    int n = snprintf(text->at + text->len, sizeof text->at - text->len, "%s=%zu:", label, s.len);
+    text->len += (size_t)n;
+    if (s.len > 0) memcpy(text->at + text->len, s.at, s.len);
+    text->len += s.len;
+    text->at[text->len++] = '\n';
+}
+
+static inline void
+text_add_number(struct text *text, const char *label, uint64_t number)
+{
+    int n = snprintf(
+        text->at + text->len, sizeof text->at - text->len, "%s=%llu\n", label, (unsigned long long)number);
+    text->len += (size_t)n;
+}
+
+static inline void
+text_add_head(struct text *text, const struct h1_head *head)
+{
+    text_add(text, "method", head->method_text);
+    text_add(text, "target", head->target);
+    text_add(text, "path", head->path);
+    text_add(text, "query", head->query);
+    text_add(text, "authority", head->authority);
+    text_add(text, "phrase", head->phrase);
+    text_add(text, "protocol", head->upgrade_protocol);
+    text_add_number(text, "form", (uint64_t)head->form);
+    text_add_number(text, "status", (uint64_t)head->status);
+    text_add_number(text, "flags",
+        (uint64_t)(head->minor | head->keep_alive << 1 | head->expect_continue << 2 | head->upgrade << 3 |
+                   head->has_query << 4));
+    text_add_number(text, "body", (uint64_t)head->body);
+    text_add_number(text, "length", head->length);
+    text_add_number(text, "keep_alive_s", head->keep_alive_s);
+    for (uint32_t i = 0; i < head->headers.count; i++) {
+        text_add(text, "name", head->headers.rows[i].name);
+        text_add(text, "value", head->headers.rows[i].value);
+    }
+}
+
+static inline void
+h1_run_init(const struct h1_run *run, struct h1_parser *parser, struct arena *arena)
+{
+    const struct h1_limits *limits = run->limits != NULL ? run->limits : &usual_limits;
+    if (run->is_response) {
+        h1_response_init(parser, arena, limits, run->request_method);
+    } else {
+        h1_request_init(parser, arena, limits);
+    }
+}
+
+/* Feeds input[0, cuts[0]), then up to cuts[1] and so on, each time from a fresh buffer of just that size, and
+ * writes what came of it. The last cut is the input's length. */
+static inline enum h1_result
+h1_run_cuts(const struct h1_run *run, struct slice input, const size_t *cuts, size_t count, struct text *text)
+{
+    struct arena arena = {0};
+    struct h1_parser parser;
+    char *buffer = NULL;
+    enum h1_result result = H1_AGAIN;
+    size_t used = 0;
+    h1_run_init(run, &parser, &arena);
+    for (size_t i = 0; i < count && result == H1_AGAIN; i++) {
+        char *next = malloc(cuts[i] == 0 ? 1 : cuts[i]);
+        if (next == NULL) abort();
+        if (cuts[i] > 0) memcpy(next, input.at, cuts[i]);
+        if (buffer != NULL) h1_rebase(&parser, buffer, next);
+        free(buffer);
+        buffer = next;
+        result = h1_parse_head(&parser, (struct slice){buffer, cuts[i]}, &used);
+    }
+    text->len = 0;
+    text_add_number(text, "result", (uint64_t)result);
+    text_add_number(text, "error", (uint64_t)parser.error);
+    text_add_number(text, "used", used);
+    if (result == H1_DONE) text_add_head(text, &parser.head);
+    free(buffer);
+    arena_fini(&arena);
+    return result;
+}
+
+static inline bool
+text_equal(const struct text *a, const struct text *b)
+{
+    return a->len == b->len && memcmp(a->at, b->at, a->len) == 0;
+}
+
+#endif

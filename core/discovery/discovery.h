@@ -24,8 +24,12 @@ MUST_CHECK struct discovery *discovery_new(struct event_base *base, struct shm *
 
 /* Begins with, or moves to, a config (borrowed until the next call or free). Static endpoints stand in the table before this
  * returns (numeric addresses and those that resolve; others are tried again in the background). An endpoint that stays
- * keeps its slot and its verdict. Removed ones become GONE. */
+ * keeps its slot and its verdict. What the new config no longer has stays picked until discovery_commit, since workers of
+ * the generation before may still ask for it; then it becomes GONE. */
 MUST_CHECK bool discovery_use(struct discovery *discovery, const struct config *config);
+
+/* Every worker runs the config last given to discovery_use: what it no longer has may go now. */
+void discovery_commit(struct discovery *discovery);
 
 /* The first registry answer (or snapshot) is in, or there is no registry to ask. */
 bool discovery_is_ready(const struct discovery *discovery);

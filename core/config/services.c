@@ -1,0 +1,373 @@
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/text.h"
+#include "core/config/config_internal.h"
+
+/* As the shared segment's fields allow (core/shm/shm.h). */
+enum {
+    SERVICE_NAME_BYTES = 200,
+    ENDPOINT_ID_BYTES = 255,
+    ZONE_BYTES = 63,
+    METADATA_BYTES = 2047,
+    WEIGHT_MAX = 65535
+};
+
+static void
+take_zone(struct load *load, const struct node *node, void *target)
+{
+    struct config_endpoint *endpoint = target;
+    if (!value_text(load, node, "the name of a zone", &endpoint->zone)) return;
+    if (strlen(endpoint->zone) > ZONE_BYTES)
+        refuse(load, node->place, NULL, "zone: at most %d bytes", ZONE_BYTES);
+}
+
+static void
+take_endpoint_address(struct load *load, const struct node *node, void *target)
+{
+    struct config_endpoint *endpoint = target;
+    if (!value_address(load, node, ADDRESS_CONNECT, &endpoint->address)) endpoint->weight = UINT32_MAX;
+}
+
+static void
+take_id(struct load *load, const struct node *node, void *target)
+{
+    struct config_endpoint *endpoint = target;
+    if (!value_text(load, node, "the endpoint's name", &endpoint->id)) return;
+    if (strlen(endpoint->id) > ENDPOINT_ID_BYTES)
+        refuse(load, node->place, NULL, "id: at most %d bytes", ENDPOINT_ID_BYTES);
+}
+
+static void
+take_metadata(struct load *load, const struct node *node, void *target)
+{
+    struct config_endpoint *endpoint = target;
+    if (!value_map(load, node)) return;
+    endpoint->metadata_json = options_json(load, node);
+    if (endpoint->metadata_json != NULL && strlen(endpoint->metadata_json) > METADATA_BYTES)
+        refuse(load, node->place, NULL, "metadata: at most %d bytes as JSON", METADATA_BYTES);
+}
+
+static const struct key endpoint_keys[] = {
+    {"address", KEY_OTHER, 0, 0, 0, NULL, take_endpoint_address},
+    {"id", KEY_OTHER, 0, 0, 0, NULL, take_id},
+    {"weight", KEY_NUMBER, offsetof(struct config_endpoint, weight), 0, WEIGHT_MAX, NULL, NULL},
+    {"zone", KEY_OTHER, 0, 0, 0, NULL, take_zone},
+    {"metadata", KEY_OTHER, 0, 0, 0, NULL, take_metadata},
+};
+BLOCK(endpoint, "an endpoint", endpoint_keys);
+
+static const char *
+endpoint_id_at(const void *context, uint32_t at)
+{
+    const struct config_service *service = context;
+    return service->endpoints[at].id;
+}
+
+static bool
+endpoint_read(struct load *load, const struct node *item, struct config_endpoint *endpoint)
+{
+    *endpoint = (struct config_endpoint){.weight = 1, .metadata_json = ""};
+    if (item->kind == NODE_SCALAR) {
+        if (!value_address(load, item, ADDRESS_CONNECT, &endpoint->address)) return false;
+    } else if (item->kind == NODE_MAP) {
+        block_read(load, &endpoint_block, item, endpoint);
+        if (node_find(item, "address") == NULL) {
+            refuse(load, item->place, NULL, "an endpoint needs an address");
+            return false;
+        }
+        if (endpoint->address.text == NULL) return false;
+    } else {
+        value_refuse(
+            load, item, "an address such as 10.0.0.1:8080, or a map {address, id, weight, zone, metadata}");
+        return false;
+    }
+    if (endpoint->id == NULL) endpoint->id = endpoint->address.text;
+    return true;
+}
+
+static void
+take_endpoints(struct load *load, const struct node *node, void *target)
+{
+    struct config_service *service = target;
+    struct index ids = {0};
+    if (node_is_null(node)) return;
+    if (node->kind != NODE_LIST) {
+        value_refuse(load, node, "a list of endpoints");
+        return;
+    }
+    service->endpoints = load_alloc(load, (node->count + 1) * sizeof *service->endpoints);
+    if (service->endpoints == NULL) return;
+    for (const struct node *item = node->first; item != NULL; item = item->next) {
+        struct config_endpoint *endpoint = &service->endpoints[service->endpoint_count];
+        uint32_t before;
+        if (!endpoint_read(load, item, endpoint)) continue;
+        if (index_add(
+                &ids, endpoint->id, (uint32_t)service->endpoint_count, endpoint_id_at, service, &before)) {
+            service->endpoint_count++;
+        } else if (before == UINT32_MAX) {
+            load->diags->failed = true;
+        } else {
+            refuse(load, item->place, NULL, "the endpoint %s is given twice, first in line %d",
+                shown(load, endpoint->id), service->endpoints[before].address.place.line);
+        }
+    }
+    index_fini(&ids);
+}
+
+/* ---- health
+ * ---------------------------------------------------------------------------------------------------- */
+
+static void
+take_rise(struct load *load, const struct node *node, void *target)
+{
+    struct config_health *health = target;
+    uint64_t number;
+    if (value_number(load, node, 1, 1000, &number))
+        *(strcmp(node->key, "rise") == 0 ? &health->rise : &health->fall) = (uint32_t)number;
+}
+
+static void
+take_jitter(struct load *load, const struct node *node, void *target)
+{
+    struct config_health *health = target;
+    char *end = NULL;
+    const char *text = node->kind == NODE_SCALAR ? node->text : "";
+    /* strtod alone would take blanks, signs, hexadecimal, "nan" */
+    bool digits = strspn(text, "0123456789.") == strlen(text) && text[0] != '\0';
+    double value = digits ? strtod(text, &end) : -1;
+    if (digits && *end == '\0' && value >= 0 && value <= 1) {
+        health->jitter = value;
+    } else {
+        value_refuse(load, node, "a share from 0 to 1, such as 0.1");
+    }
+}
+
+static bool
+status_is_valid(const char *text)
+{
+    uint64_t from, to;
+    const char *dash = strchr(text, '-');
+    if (dash == NULL) return text_parse_u64(slice_of(text), 599, &from) && from >= 100;
+    return text_parse_u64((struct slice){text, (size_t)(dash - text)}, 599, &from) && from >= 100 &&
+           text_parse_u64(slice_of(dash + 1), 599, &to) && to >= from;
+}
+
+static void
+take_status(struct load *load, const struct node *node, void *target)
+{
+    static const char expected[] = "a status such as 200, or a range such as \"200-299\"";
+    const char **texts;
+    size_t count;
+    (void)target;
+    if (!value_texts(load, node, expected, &texts, &count)) return;
+    if (count == 0) value_refuse(load, node, expected);
+    for (size_t i = 0; i < count; i++) {
+        if (!status_is_valid(texts[i]))
+            refuse(load, node->place, NULL, "%s: expected %s, found %s", node->key, expected,
+                shown(load, texts[i]));
+    }
+}
+
+static void
+take_health_path(struct load *load, const struct node *node, void *target)
+{
+    const char *path;
+    (void)target;
+    if (!value_text(load, node, "a path such as /health", &path)) return;
+    for (const char *at = path; *at != '\0'; at++) {
+        if (path[0] == '/' && (unsigned char)*at > 0x20 && (unsigned char)*at < 0x7f && *at != '#') continue;
+        value_refuse(load, node, "a path such as /health");
+        return;
+    }
+}
+
+/* The policy's Lua knows its own keys. */
+static void
+take_health_other(struct load *load, const struct node *node, void *target)
+{
+    (void)load;
+    (void)node;
+    (void)target;
+}
+
+static const struct key health_keys[] = {
+    {"policy", KEY_OTHER, 0, 0, 0, NULL, NULL},
+    {"interval", KEY_DURATION, offsetof(struct config_health, interval_us), 10000, 0, NULL, NULL},
+    {"fast_interval", KEY_DURATION, offsetof(struct config_health, fast_interval_us), 10000, 0, NULL, NULL},
+    {"timeout", KEY_DURATION, offsetof(struct config_health, timeout_us), 1000, 0, NULL, NULL},
+    {"rise", KEY_OTHER, 0, 0, 0, NULL, take_rise},
+    {"fall", KEY_OTHER, 0, 0, 0, NULL, take_rise},
+    {"jitter", KEY_OTHER, 0, 0, 0, NULL, take_jitter},
+    {"path", KEY_OTHER, 0, 0, 0, NULL, take_health_path},
+    {"status", KEY_OTHER, 0, 0, 0, NULL, take_status},
+};
+const struct block health_block = {
+    "health", "a health policy", health_keys, sizeof health_keys / sizeof health_keys[0], take_health_other};
+
+/* Every key of the block but `policy`, as written, and the defaults of those that every policy has: what Lua
+ * gets is what C goes by. */
+static const char *
+health_json(struct load *load, const struct node *node, const struct config_health *health)
+{
+    struct strbuf buf = {0};
+    char interval[32], fast[32], timeout[32];
+    text_format_duration(health->interval_us, interval);
+    text_format_duration(health->fast_interval_us, fast);
+    text_format_duration(health->timeout_us, timeout);
+    strbuf_add_char(&buf, '{');
+    for (const struct node *child = node->kind == NODE_MAP ? node->first : NULL; child != NULL;
+         child = child->next) {
+        if (strcmp(child->key, "policy") == 0) continue;
+        strbuf_add_json(&buf, slice_of(child->key));
+        strbuf_add_text(&buf, ": ");
+        node_json(child, &buf);
+        strbuf_add_text(&buf, ", ");
+    }
+    if (node_find(node, "interval") == NULL) strbuf_printf(&buf, "\"interval\": \"%s\", ", interval);
+    if (node_find(node, "fast_interval") == NULL) strbuf_printf(&buf, "\"fast_interval\": \"%s\", ", fast);
+    if (node_find(node, "timeout") == NULL) strbuf_printf(&buf, "\"timeout\": \"%s\", ", timeout);
+    if (node_find(node, "rise") == NULL) strbuf_printf(&buf, "\"rise\": %u, ", health->rise);
+    if (node_find(node, "fall") == NULL) strbuf_printf(&buf, "\"fall\": %u, ", health->fall);
+    if (node_find(node, "jitter") == NULL) strbuf_printf(&buf, "\"jitter\": %g, ", health->jitter);
+    if (buf.len > 2) buf.len -= 2;
+    strbuf_add_char(&buf, '}');
+    const char *json = buf.failed ? NULL : arena_strdup(load->arena, strbuf_slice(&buf));
+    strbuf_fini(&buf);
+    if (json == NULL) load->diags->failed = true;
+    return json;
+}
+
+static void
+take_health(struct load *load, const struct node *node, void *target)
+{
+    struct config_service *service = target;
+    struct config_health *health = &service->health;
+    const struct node *policy = node_find(node, "policy");
+    const char *name = DEFAULT_HEALTH;
+    if (!value_map(load, node)) return;
+    health->enabled = true;
+    block_read(load, &health_block, node, health);
+    if (node_find(node, "fast_interval") == NULL) health->fast_interval_us = health->interval_us;
+    health->policy.options.path = load_text(load, "services.%s.health", service->name);
+    health->policy.options.json = health_json(load, node, health);
+    if (policy != NULL && !value_text(load, policy, "the name of a health policy", &name)) return;
+    /* what failed is in diags */
+    bool found = plugin_find(
+        load, PLUGIN_HEALTH, name, policy == NULL ? node->key_place : policy->place, &health->policy);
+    (void)found;
+}
+
+/* ---- services
+ * -------------------------------------------------------------------------------------------------- */
+
+static void
+take_discover(struct load *load, const struct node *node, void *target)
+{
+    struct config_service *service = target;
+    if (!value_text(load, node, "the name that instances register under, or \"*\"", &service->discover))
+        return;
+    if (strlen(service->discover) > 255) refuse(load, node->place, NULL, "discover: at most 255 bytes");
+}
+
+static void
+take_options(struct load *load, const struct node *node, void *target)
+{
+    struct config_service *service = target;
+    if (value_map(load, node)) service->strategy.options.json = options_json(load, node);
+}
+
+static void
+take_service_timeouts(struct load *load, const struct node *node, void *target)
+{
+    struct config_service *service = target;
+    block_read(load, &service_timeouts_block, node, &service->timeouts);
+}
+
+static const struct key service_keys[] = {
+    {"discover", KEY_OTHER, 0, 0, 0, NULL, take_discover},
+    {"endpoints", KEY_OTHER, 0, 0, 0, NULL, take_endpoints},
+    {"strategy", KEY_OTHER, 0, 0, 0, NULL, NULL},
+    {"options", KEY_OTHER, 0, 0, 0, NULL, take_options},
+    {"health", KEY_OTHER, 0, 0, 0, NULL, take_health},
+    {"timeouts", KEY_OTHER, 0, 0, 0, NULL, take_service_timeouts},
+    {"limits", KEY_LATER, 0, 0, 0, NULL, NULL},
+    {"retry", KEY_LATER, 0, 0, 0, NULL, NULL},
+    {"tls", KEY_LATER, 0, 0, 0, NULL, NULL},
+    {"slow_start", KEY_LATER, 0, 0, 0, NULL, NULL},
+    {"panic", KEY_LATER, 0, 0, 0, NULL, NULL},
+    {"protocol", KEY_LATER, 0, 0, 0, NULL, NULL},
+};
+BLOCK(service, "a service", service_keys);
+
+const char *
+service_name_at(const void *context, uint32_t at)
+{
+    const struct config *config = context;
+    return config->services[at].name;
+}
+
+static bool
+name_is_valid(struct load *load, const struct node *node)
+{
+    bool ok = strlen(node->key) <= SERVICE_NAME_BYTES;
+    for (const char *at = node->key; *at != '\0'; at++)
+        ok = ok && (unsigned char)*at >= 0x20 && *at != 0x7f;
+    if (!ok)
+        refuse(load, node->key_place, NULL, "a service's name has at most %d bytes and no control bytes",
+            SERVICE_NAME_BYTES);
+    return ok;
+}
+
+static void
+service_read(struct load *load, const struct node *node, struct config_service *service)
+{
+    const struct node *strategy = node_find(node, "strategy");
+    const char *name = DEFAULT_STRATEGY;
+    service->name = node->key;
+    service->place = node->key_place;
+    service->timeouts = load->config->timeouts;
+    service->health = (struct config_health){
+        .interval_us = 5000000, .timeout_us = 2000000, .rise = 2, .fall = 3, .jitter = 0.1};
+    service->health.fast_interval_us = service->health.interval_us;
+    service->strategy.options.path = load_text(load, "services.%s.options", service->name);
+    service->strategy.options.json = "{}";
+    block_read(load, &service_block, node, service);
+    if (strategy == NULL || value_text(load, strategy, "the name of a strategy", &name)) {
+        /* what failed is in diags */
+        bool found = plugin_find(load, PLUGIN_STRATEGY, name,
+            strategy == NULL ? node->key_place : strategy->place, &service->strategy);
+        (void)found;
+    }
+    const struct node *endpoints = node_find(node, "endpoints"), *discover = node_find(node, "discover");
+    if (discover == NULL && (endpoints == NULL || (endpoints->count == 0 && !endpoints->bad)))
+        refuse(load, node->key_place, NULL, "the service %s needs endpoints or discover",
+            shown(load, service->name));
+    if (discover != NULL && !load->config->registry.enabled)
+        refuse(load, discover->key_place, NULL,
+            "discover needs a 'registry' block that says where instances register");
+}
+
+void
+services_load(struct load *load, const struct node *list, struct index *names)
+{
+    struct config *config = load->config;
+    if (list == NULL || node_is_null(list)) return;
+    if (list->kind != NODE_MAP) {
+        value_refuse(load, list, "a map of services by name");
+        return;
+    }
+    config->services = load_alloc(load, (list->count + 1) * sizeof *config->services);
+    if (config->services == NULL) return;
+    for (const struct node *node = list->first; node != NULL; node = node->next) {
+        struct config_service *service = &config->services[config->service_count];
+        if (!name_is_valid(load, node)) continue;
+        service_read(load, node, service);
+        if (index_add(names, service->name, (uint32_t)config->service_count, service_name_at, config, NULL)) {
+            config->service_count++;
+        } else {
+            load->diags->failed = true; /* the tree holds no key twice */
+        }
+    }
+}

@@ -1,4 +1,5 @@
-/* core/base/arena.h: memory that is freed all at once. One a stream, one a config generation. Not thread-safe. */
+/* core/base/arena.h: memory that is freed all at once. One a stream, one a config generation. Not
+ * thread-safe. */
 #ifndef FLUXGATE_BASE_ARENA_H
 #define FLUXGATE_BASE_ARENA_H
 #include <stddef.h>
@@ -18,16 +19,21 @@ struct arena {
 
 void arena_init(struct arena *arena, size_t chunk_bytes);
 
-/* 16-byte aligned, not zeroed, valid until arena_reset/arena_fini. NULL only where malloc fails. A request larger than a
- * chunk gets one of its own. Hot: touches malloc only when a chunk is full. */
-MUST_CHECK void *arena_alloc(struct arena *arena, size_t bytes);
-MUST_CHECK void *arena_calloc(struct arena *arena, size_t bytes);
+/* 16-byte aligned, not zeroed, valid until arena_reset/arena_fini. NULL only where malloc fails. A request
+ * larger than a chunk gets one of its own. Hot: touches malloc only when a chunk is full. */
+MUST_CHECK
+void *arena_alloc(struct arena *arena, size_t bytes);
+MUST_CHECK
+void *arena_calloc(struct arena *arena, size_t bytes);
 
 /* Copies with a NUL behind; the slice twin returns the copy's slice, {NULL, 0} where memory is out. */
-MUST_CHECK char *arena_strdup(struct arena *arena, struct slice s);
-MUST_CHECK char *arena_printf(struct arena *arena, const char *format, ...) PRINTF_LIKE(2, 3);
+MUST_CHECK
+char *arena_strdup(struct arena *arena, struct slice s);
+MUST_CHECK
+char *arena_printf(struct arena *arena, const char *format, ...) PRINTF_LIKE(2, 3);
 
-/* Frees all but the first ordinary chunk, which is kept for the next user. FLUXGATE_POISON=1 fills what is freed. */
+/* Frees all but the first ordinary chunk, which is kept for the next user. FLUXGATE_POISON=1 fills what is
+ * freed. */
 void arena_reset(struct arena *arena);
 
 /* Frees everything; the arena is then empty and usable again. */

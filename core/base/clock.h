@@ -1,4 +1,5 @@
-/* core/base/clock.h: the two clocks. Monotonic for every wait and interval, wall only for what people read. */
+/* core/base/clock.h: the two clocks. Monotonic for every wait and interval, wall only for what people read.
+ */
 #ifndef FLUXGATE_BASE_CLOCK_H
 #define FLUXGATE_BASE_CLOCK_H
 #include <stdint.h>

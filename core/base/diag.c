@@ -20,7 +20,8 @@ push(struct diags *diags, struct diag row)
 }
 
 void
-diag_add(struct diags *diags, enum diag_level level, struct place place, const char *hint, const char *format, ...)
+diag_add(
+    struct diags *diags, enum diag_level level, struct place place, const char *hint, const char *format, ...)
 {
     struct strbuf text = {0};
     va_list args;
@@ -47,14 +48,16 @@ diag_add(struct diags *diags, enum diag_level level, struct place place, const c
 void
 diags_print(const struct diags *diags, FILE *out)
 {
-    for (size_t i = 0; i < diags->count; i++) fprintf(out, "%s\n", diags->rows[i].text);
+    for (size_t i = 0; i < diags->count; i++)
+        fprintf(out, "%s\n", diags->rows[i].text);
     if (diags->failed) fputs("error: out of memory while the configuration was read\n", out);
 }
 
 void
 diags_fini(struct diags *diags)
 {
-    for (size_t i = 0; i < diags->count; i++) free(diags->rows[i].text);
+    for (size_t i = 0; i < diags->count; i++)
+        free(diags->rows[i].text);
     free(diags->rows);
     *diags = (struct diags){0};
 }

@@ -1,4 +1,5 @@
-/* core/base/diag.h: complaints about what a person wrote (YAML, Lua, options), gathered so that all are shown at once. */
+/* core/base/diag.h: complaints about what a person wrote (YAML, Lua, options), gathered so that all are shown
+ * at once. */
 #ifndef FLUXGATE_BASE_DIAG_H
 #define FLUXGATE_BASE_DIAG_H
 #include <stdbool.h>
@@ -29,8 +30,8 @@ struct diags {
 };
 
 /* Adds one complaint. `hint` (may be NULL) is the nearest valid name and becomes "; did you mean 'hint'?". */
-void diag_add(struct diags *diags, enum diag_level level, struct place place, const char *hint, const char *format, ...)
-    PRINTF_LIKE(5, 6);
+void diag_add(struct diags *diags, enum diag_level level, struct place place, const char *hint,
+    const char *format, ...) PRINTF_LIKE(5, 6);
 
 static inline bool
 diags_ok(const struct diags *diags)

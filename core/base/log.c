@@ -23,7 +23,7 @@ static struct {
 void
 log_init(const char *role, enum log_level level, enum log_format format)
 {
-    logger.role = role;
+    if (role != NULL) logger.role = role;
     logger.level = level;
     logger.format = format;
 }
@@ -85,10 +85,12 @@ add_field(struct strbuf *line, const struct log_field *field)
     case LOG_F_SLICE: add_value(line, field->name, (struct slice){field->str, field->len}); return;
     case LOG_F_INT:
     case LOG_F_UINT: {
-        
+
         strbuf_printf(line, logger.format == LOG_JSON ? ",\"%s\":" : " %s=", field->name);
-        if (field->kind == LOG_F_INT) strbuf_printf(line, "%lld", (long long)field->number);
-        else strbuf_printf(line, "%llu", (unsigned long long)(uint64_t)field->number);
+        if (field->kind == LOG_F_INT)
+            strbuf_printf(line, "%lld", (long long)field->number);
+        else
+            strbuf_printf(line, "%llu", (unsigned long long)(uint64_t)field->number);
         return;
     }
     case LOG_F_DURATION:
@@ -107,12 +109,15 @@ log_write(enum log_level level, bool with_errno, const char *event, const struct
     if (!log_is_on(level)) return;
     clock_rfc3339(clock_wall_us(), when);
     if (logger.format == LOG_JSON) {
-        strbuf_printf(&line, "{\"time\":\"%s\",\"level\":\"%s\",\"role\":\"%s\"", when, level_names[level], logger.role);
+        strbuf_printf(&line, "{\"time\":\"%s\",\"level\":\"%s\",\"role\":\"%s\"", when, level_names[level],
+            logger.role);
         add_value(&line, "event", slice_of(event));
     } else {
-        strbuf_printf(&line, "time=%s level=%s role=%s event=\"%s\"", when, level_names[level], logger.role, event);
+        strbuf_printf(
+            &line, "time=%s level=%s role=%s event=\"%s\"", when, level_names[level], logger.role, event);
     }
-    for (; fields->kind != LOG_F_END; fields++) add_field(&line, fields);
+    for (; fields->kind != LOG_F_END; fields++)
+        add_field(&line, fields);
     if (with_errno) add_value(&line, "error", slice_of(strerror(saved)));
     strbuf_add_text(&line, logger.format == LOG_JSON ? "}\n" : "\n");
     if (line.at != NULL) {

@@ -1,4 +1,5 @@
-/* core/base/slice.h: a borrowed run of bytes: not NUL-terminated, any byte possible, owned by someone else. */
+/* core/base/slice.h: a borrowed run of bytes: not NUL-terminated, any byte possible, owned by someone else.
+ */
 #ifndef FLUXGATE_BASE_SLICE_H
 #define FLUXGATE_BASE_SLICE_H
 #include <stdbool.h>
@@ -56,7 +57,8 @@ slice_trim(struct slice s)
         s.at++;
         s.len--;
     }
-    while (s.len > 0 && (s.at[s.len - 1] == ' ' || s.at[s.len - 1] == '\t')) s.len--;
+    while (s.len > 0 && (s.at[s.len - 1] == ' ' || s.at[s.len - 1] == '\t'))
+        s.len--;
     return s;
 }
 

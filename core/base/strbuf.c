@@ -28,7 +28,8 @@ reserve(struct strbuf *buf, size_t more)
     size_t need, cap = buf->cap < 64 ? 64 : buf->cap;
     if (buf->failed || __builtin_add_overflow(buf->len, more, &need) || need >= SIZE_MAX / 4) goto fail;
     if (need < buf->cap) return true;
-    while (cap <= need) cap *= 2;
+    while (cap <= need)
+        cap *= 2;
     char *at = realloc(buf->at, cap);
     if (at == NULL) goto fail;
     buf->at = at;

@@ -7,8 +7,8 @@
 #include "core/base/compiler.h"
 #include "core/base/slice.h"
 
-/* All zero is the empty string. Once memory ran out `failed` stays set, further writes are ignored, and the holder asks
- * once at the end. `at` is NUL-terminated whenever it is not NULL. */
+/* All zero is the empty string. Once memory ran out `failed` stays set, further writes are ignored, and the
+ * holder asks once at the end. `at` is NUL-terminated whenever it is not NULL. */
 struct strbuf {
     char *at;
     size_t len, cap;
@@ -26,7 +26,8 @@ void strbuf_printf(struct strbuf *buf, const char *format, ...) PRINTF_LIKE(2, 3
 /* A JSON string literal with its quotes; bytes that are not UTF-8 become U+FFFD. */
 void strbuf_add_json(struct strbuf *buf, struct slice s);
 
-/* Printable form for logs: control bytes, quotes and backslashes as \xNN, at most `limit` source bytes, then "...". */
+/* Printable form for logs: control bytes, quotes and backslashes as \xNN, at most `limit` source bytes, then
+ * "...". */
 void strbuf_add_escaped(struct strbuf *buf, struct slice s, size_t limit);
 
 static inline struct slice

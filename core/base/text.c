@@ -23,7 +23,8 @@ text_parse_u64(struct slice s, uint64_t max, uint64_t *value)
 static const struct unit {
     const char *name;
     uint64_t factor;
-} duration_units[] = {{"us", 1}, {"\xc2\xb5s", 1}, {"ms", 1000}, {"s", 1000000}, {"m", 60000000}, {"h", 3600000000}, {NULL, 0}},
+} duration_units[] = {{"us", 1}, {"\xc2\xb5s", 1}, {"ms", 1000}, {"s", 1000000}, {"m", 60000000},
+    {"h", 3600000000}, {NULL, 0}},
   size_units[] = {{"", 1}, {"b", 1}, {"k", 1u << 10}, {"kb", 1u << 10}, {"kib", 1u << 10}, {"m", 1u << 20},
       {"mb", 1u << 20}, {"mib", 1u << 20}, {"g", 1u << 30}, {"gb", 1u << 30}, {"gib", 1u << 30}, {NULL, 0}};
 
@@ -41,7 +42,8 @@ static size_t
 digits(struct slice s, size_t from)
 {
     size_t end = from;
-    while (end < s.len && (unsigned char)(s.at[end] - '0') <= 9) end++;
+    while (end < s.len && (unsigned char)(s.at[end] - '0') <= 9)
+        end++;
     return end;
 }
 
@@ -55,12 +57,16 @@ duration_term(struct slice s, size_t at, uint64_t *us)
     if (whole < s.len && s.at[whole] == '.') {
         fraction = digits(s, whole + 1);
         if (fraction == whole + 1 || fraction - whole > 10) return 0;
-        if (!text_parse_u64((struct slice){s.at + whole + 1, fraction - whole - 1}, UINT64_MAX, &part)) return 0;
-        for (size_t i = whole + 1; i < fraction; i++) scale *= 10;
+        if (!text_parse_u64((struct slice){s.at + whole + 1, fraction - whole - 1}, UINT64_MAX, &part))
+            return 0;
+        for (size_t i = whole + 1; i < fraction; i++)
+            scale *= 10;
     }
     size_t end = fraction;
-    while (end < s.len && (unsigned char)(s.at[end] - '0') > 9 && s.at[end] != '.') end++;
-    const struct unit *unit = unit_find(duration_units, (struct slice){s.at + fraction, end - fraction}, false);
+    while (end < s.len && (unsigned char)(s.at[end] - '0') > 9 && s.at[end] != '.')
+        end++;
+    const struct unit *unit =
+        unit_find(duration_units, (struct slice){s.at + fraction, end - fraction}, false);
     if (unit == NULL || __builtin_mul_overflow(n, unit->factor, us)) return 0;
     uint64_t extra = (uint64_t)((double)part / (double)scale * (double)unit->factor + 0.5);
     return __builtin_add_overflow(*us, extra, us) ? 0 : end;
@@ -124,13 +130,17 @@ text_utf8_length(struct slice s)
     const unsigned char *p = (const unsigned char *)s.at;
     if (s.len == 0) return 0;
     if (p[0] < 0x80) return 1;
-    size_t n = p[0] >= 0xc2 && p[0] <= 0xdf ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4 : 0;
+    size_t n = p[0] >= 0xc2 && p[0] <= 0xdf   ? 2
+               : (p[0] & 0xf0) == 0xe0        ? 3
+               : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4
+                                              : 0;
     if (n == 0 || s.len < n) return 0;
     for (size_t i = 1; i < n; i++) {
         if ((p[i] & 0xc0) != 0x80) return 0;
     }
     if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f)) return 0; /* overlong, surrogates */
-    if ((p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f)) return 0; /* overlong, past U+10FFFF */
+    if ((p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
+        return 0; /* overlong, past U+10FFFF */
     return n;
 }
 
@@ -152,7 +162,8 @@ static size_t
 edit_distance(struct slice a, struct slice b)
 {
     size_t row[NEAREST_MAX];
-    for (size_t j = 0; j <= b.len; j++) row[j] = j;
+    for (size_t j = 0; j <= b.len; j++)
+        row[j] = j;
     for (size_t i = 1; i <= a.len; i++) {
         size_t diagonal = row[0];
         row[0] = i;

@@ -242,31 +242,8 @@ static const struct request_case refused[] = {
 };
 
 static struct text whole, split;
-
-static void
-check_splits(const struct h1_run *run, struct slice input, int line)
-{
-    for (size_t cut = 0; cut <= input.len; cut++) {
-        size_t cuts[] = {cut, input.len};
-        (void)h1_run_cuts(run, input, cuts, 2, &split);
-        if (!text_equal(&whole, &split)) fail_msg("line %d: split at %zu differs from the whole", line, cut);
-    }
-    size_t *each = malloc((input.len + 1) * sizeof *each);
-    assert_non_null(each);
-    for (size_t i = 0; i <= input.len; i++)
-        each[i] = i;
-    (void)h1_run_cuts(run, input, each, input.len + 1, &split);
-    free(each);
-    if (!text_equal(&whole, &split)) fail_msg("line %d: byte by byte differs from the whole", line);
-}
-
-/* The error's number stands in the second line of the text. */
-static unsigned
-text_error(const struct text *text)
-{
-    const char *at = strstr(text->at, "error=");
-    return at == NULL ? 0 : (unsigned)strtoul(at + 6, NULL, 10);
-}
+static struct h1_parser parser;
+static struct arena arena;
 
 static void
 refuses_malformed_requests_in_every_split(void **state)
@@ -277,13 +254,220 @@ refuses_malformed_requests_in_every_split(void **state)
         const struct request_case *test = &refused[i];
         enum h1_result result = h1_run_cuts(&run, test->input, &test->input.len, 1, &whole);
         if (result != H1_BAD) fail_msg("line %d: result %d, not refused", test->line, (int)result);
-        unsigned error = text_error(&whole);
-        if (error != test->error) {
-            fail_msg("line %d: \"%s\" where \"%s\" is due", test->line, h1_error_text((enum h1_error)error),
+        if (text_error(&whole) != test->error) {
+            fail_msg("line %d: \"%s\" where \"%s\" is due", test->line, h1_error_text(text_error(&whole)),
                 h1_error_text(test->error));
         }
-        check_splits(&run, test->input, test->line);
+        size_t differs = h1_run_differs(&run, test->input, &whole, &split);
+        if (differs != 0)
+            fail_msg("line %d: split at %zd differs from the whole", test->line, (ssize_t)differs - 1);
     }
+}
+
+/* Parses `input` whole and every split, and leaves the head in `parser`. */
+static const struct h1_head *
+accept_request(struct slice input)
+{
+    struct h1_run run = {0};
+    size_t used = 0;
+    assert_int_equal(h1_run_cuts(&run, input, &input.len, 1, &whole), H1_DONE);
+    assert_int_equal(h1_run_differs(&run, input, &whole, &split), 0);
+    arena_reset(&arena);
+    h1_request_init(&parser, &arena, &usual_limits);
+    assert_int_equal(h1_parse_head(&parser, input, &used), H1_DONE);
+    return &parser.head;
+}
+
+#define ACCEPT(lit)          accept_request(SLICE_LIT(lit))
+#define assert_slice(s, lit) assert_true(slice_equal(s, SLICE_LIT(lit)))
+
+static void
+reads_an_ordinary_request(void **state)
+{
+    (void)state;
+    const struct h1_head *head =
+        ACCEPT("GET /a/b?c=d&e HTTP/1.1\r\nHost: example.com:8080\r\nUser-Agent:\t x y \t\r\n"
+               "Accept:*/*\r\nX-Empty:\r\n\r\n");
+    assert_slice(head->method_text, "GET");
+    assert_int_equal(head->method, METHOD_GET);
+    assert_int_equal(head->form, TARGET_ORIGIN);
+    assert_slice(head->target, "/a/b?c=d&e");
+    assert_slice(head->path, "/a/b");
+    assert_slice(head->query, "c=d&e");
+    assert_true(head->has_query);
+    assert_slice(head->authority, "example.com:8080");
+    assert_int_equal(head->minor, 1);
+    assert_true(head->keep_alive);
+    assert_int_equal(head->body, BODY_NONE);
+    assert_int_equal(head->headers.count, 4);
+    assert_slice(headers_find(&head->headers, HEADER_USER_AGENT)->value, "x y");
+    assert_slice(headers_find(&head->headers, HEADER_ACCEPT)->value, "*/*");
+    assert_slice(headers_find_name(&head->headers, SLICE_LIT("x-empty"))->value, "");
+}
+
+static void
+leaves_the_body_and_the_next_request_unread(void **state)
+{
+    (void)state;
+    size_t used = 0;
+    struct slice input = SLICE_LIT("\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhelloGET /");
+    h1_request_init(&parser, &arena, &usual_limits);
+    assert_int_equal(h1_parse_head(&parser, input, &used), H1_DONE);
+    assert_int_equal(used, input.len - 10);
+    assert_int_equal(parser.head.body, BODY_LENGTH);
+    assert_int_equal(parser.head.length, 5);
+    assert_int_equal(h1_parse_head(&parser, input, &used), H1_DONE); /* asked again, it says the same */
+    assert_int_equal(used, input.len - 10);
+}
+
+static void
+tells_the_forms_of_the_target(void **state)
+{
+    (void)state;
+    const struct h1_head *head = ACCEPT("GET hTTp://b.example:81/x?y HTTP/1.1\r\n" HOST "\r\n");
+    assert_int_equal(head->form, TARGET_ABSOLUTE);
+    assert_slice(head->authority, "b.example:81");
+    assert_slice(head->path, "/x");
+    assert_slice(head->query, "y");
+    head = ACCEPT("GET https://b?y HTTP/1.1\r\n" HOST "\r\n");
+    assert_slice(head->path, "/");
+    assert_slice(head->query, "y");
+    head = ACCEPT("GET http://b: HTTP/1.1\r\n" HOST "\r\n");
+    assert_slice(head->authority, "b");
+    head = ACCEPT("OPTIONS * HTTP/1.1\r\n" HOST "\r\n");
+    assert_int_equal(head->form, TARGET_ASTERISK);
+    head = ACCEPT("OPTIONS http://b HTTP/1.1\r\n" HOST "\r\n");
+    assert_int_equal(head->form, TARGET_ASTERISK);
+    assert_slice(head->authority, "b");
+    assert_slice(head->path, "*");
+    head = ACCEPT("OPTIONS http://b/ HTTP/1.1\r\n" HOST "\r\n");
+    assert_int_equal(head->form, TARGET_ABSOLUTE);
+    head = ACCEPT("CONNECT b:443 HTTP/1.1\r\n" HOST "\r\n");
+    assert_int_equal(head->form, TARGET_AUTHORITY);
+    assert_slice(head->authority, "b:443");
+    head = ACCEPT("GET //a//b? HTTP/1.1\r\n" HOST "\r\n");
+    assert_slice(head->path, "//a//b");
+    assert_true(head->has_query);
+    assert_int_equal(head->query.len, 0);
+}
+
+static void
+reads_every_valid_host(void **state)
+{
+    (void)state;
+    assert_slice(ACCEPT("GET / HTTP/1.1\r\nHost: [2001:db8::1]:80\r\n\r\n")->authority, "[2001:db8::1]:80");
+    assert_slice(ACCEPT("GET / HTTP/1.1\r\nHost: a_b.c\r\n\r\n")->authority, "a_b.c");
+    assert_slice(ACCEPT("GET / HTTP/1.1\r\nHost: 127.0.0.1:\r\n\r\n")->authority, "127.0.0.1");
+    assert_slice(ACCEPT("GET / HTTP/1.0\r\nHost: a\r\n\r\n")->authority, "a");
+    assert_int_equal(ACCEPT("GET / HTTP/1.0\r\nHost:\r\n\r\n")->authority.len, 0);
+    assert_int_equal(ACCEPT("GET / HTTP/1.0\r\n\r\n")->authority.len, 0);
+}
+
+static void
+decides_whether_the_connection_stays(void **state)
+{
+    (void)state;
+    assert_false(ACCEPT(GET "Connection: close\r\n\r\n")->keep_alive);
+    assert_false(ACCEPT(GET "Connection: foo, CLOSE ,\r\n\r\n")->keep_alive);
+    assert_false(ACCEPT(GET "Connection: keep-alive\r\nConnection: close\r\n\r\n")->keep_alive);
+    assert_true(ACCEPT(GET "Connection: closed\r\n\r\n")->keep_alive);
+    assert_false(ACCEPT("GET / HTTP/1.0\r\n\r\n")->keep_alive);
+    assert_true(ACCEPT("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")->keep_alive);
+    assert_false(ACCEPT("GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n")->keep_alive);
+    assert_true(ACCEPT("GET / HTTP/1.9\r\n" HOST "\r\n")->keep_alive); /* RFC 9110 2.5: spoken to as 1.1 */
+}
+
+static void
+decides_framing_expectation_and_upgrade(void **state)
+{
+    (void)state;
+    const struct h1_head *head = ACCEPT(POST "Transfer-Encoding: CHUNKED\r\n\r\n");
+    assert_int_equal(head->body, BODY_CHUNKED);
+    head = ACCEPT(POST "Content-Length: 0005\r\nExpect: 100-Continue\r\n\r\nhello");
+    assert_int_equal(head->length, 5);
+    assert_true(head->expect_continue);
+    assert_int_equal(ACCEPT(POST "Content-Length: 18446744073709551615\r\n\r\n")->length, UINT64_MAX);
+    assert_false(ACCEPT(GET "Expect: 100-continue\r\n\r\n")->expect_continue);
+    assert_false(ACCEPT("POST / HTTP/1.0\r\nContent-Length: 1\r\nExpect: x\r\n\r\n")->expect_continue);
+    head = ACCEPT(GET "Connection: keep-alive, Upgrade\r\nUpgrade: h2c, WebSocket\r\n\r\n");
+    assert_true(head->upgrade);
+    assert_slice(head->upgrade_protocol, "WebSocket");
+    assert_true(
+        ACCEPT(POST "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n")->upgrade);
+    assert_false(
+        ACCEPT(GET "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n")
+            ->upgrade);
+    assert_false(ACCEPT(GET "Connection: upgrade\r\nUpgrade: H2C\r\n\r\n")->upgrade);
+    assert_false(ACCEPT(POST "Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 1\r\n\r\n")->upgrade);
+    assert_false(ACCEPT(GET "Upgrade: websocket\r\n\r\n")->upgrade);
+    assert_false(ACCEPT(GET "Connection: upgrade\r\n\r\n")->upgrade);
+    assert_false(ACCEPT("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")->upgrade);
+}
+
+static void
+leaves_out_names_with_underscores_unless_asked_for(void **state)
+{
+    (void)state;
+    struct h1_limits limits = usual_limits;
+    struct slice input = SLICE_LIT(GET "X_Real_IP: 1\r\nContent_Length: 5\r\nX-A: 2\r\n\r\n");
+    size_t used;
+    assert_int_equal(accept_request(input)->headers.count, 2);
+    limits.underscores = true;
+    h1_request_init(&parser, &arena, &limits);
+    assert_int_equal(h1_parse_head(&parser, input, &used), H1_DONE);
+    assert_int_equal(parser.head.headers.count, 4);
+    assert_int_equal(parser.head.body, BODY_NONE);
+}
+
+static void
+check_limit(const struct h1_limits *limits, struct slice input, enum h1_error error)
+{
+    struct h1_run run = {.limits = limits};
+    (void)h1_run_cuts(&run, input, &input.len, 1, &whole);
+    assert_int_equal(text_error(&whole), error);
+    assert_int_equal(h1_run_differs(&run, input, &whole, &split), 0);
+}
+
+static void
+holds_the_limits_by_bytes_and_not_by_pieces(void **state)
+{
+    (void)state;
+    struct slice line = SLICE_LIT("GET /0123456789 HTTP/1.1\r\n" HOST "\r\n"); /* 26 + 9 + 2 */
+    struct slice many = SLICE_LIT(GET "A: 1\r\nB: 2\r\nC: 3\r\n\r\n");
+    struct slice endless =
+        SLICE_LIT("GET /00000000000000000000000000000000000000000000000000000000000000000000000000000"
+                  "0000000000000000000000000000000000000000000000000000000000000000");
+    struct slice folded = SLICE_LIT(GET "A: 00000000000000000000000000000000000000000000000000000000000000");
+    check_limit(&(struct h1_limits){37, 100, 11, 0, false}, line, H1_OK);
+    check_limit(&(struct h1_limits){36, 100, 11, 0, false}, line, H1_HEADERS_TOO_LARGE);
+    check_limit(&(struct h1_limits){37, 100, 10, 0, false}, line, H1_URI_TOO_LONG);
+    check_limit(&(struct h1_limits){4096, 4, 10, 0, false}, many, H1_OK);
+    check_limit(&(struct h1_limits){4096, 3, 10, 0, false}, many, H1_HEADERS_TOO_LARGE);
+    check_limit(&(struct h1_limits){4096, 3, 10, 0, false}, endless, H1_URI_TOO_LONG);
+    check_limit(&(struct h1_limits){64, 3, 8192, 0, false}, endless, H1_HEADERS_TOO_LARGE);
+    check_limit(&(struct h1_limits){64, 3, 8192, 0, false}, folded, H1_HEADERS_TOO_LARGE);
+    check_limit(&(struct h1_limits){4096, 9, 99, 4, false}, SLICE_LIT(POST "Content-Length: 5\r\n\r\n"),
+        H1_BODY_TOO_LARGE);
+    check_limit(
+        &(struct h1_limits){4096, 9, 99, 5, false}, SLICE_LIT(POST "Content-Length: 5\r\n\r\n"), H1_OK);
+    for (uint32_t bytes = 0; bytes < 80; bytes++) {
+        for (uint32_t uri = 0; uri < 20; uri++) {
+            struct h1_limits limits = {bytes, 100, uri, 0, false};
+            struct h1_run run = {.limits = &limits};
+            (void)h1_run_cuts(&run, line, &line.len, 1, &whole);
+            assert_int_equal(h1_run_differs(&run, line, &whole, &split), 0);
+            (void)h1_run_cuts(&run, endless, &endless.len, 1, &whole);
+            assert_int_equal(h1_run_differs(&run, endless, &whole, &split), 0);
+        }
+    }
+}
+
+static int
+fini(void **state)
+{
+    (void)state;
+    arena_fini(&arena);
+    return 0;
 }
 
 int
@@ -291,6 +475,14 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refuses_malformed_requests_in_every_split),
+        cmocka_unit_test(reads_an_ordinary_request),
+        cmocka_unit_test(leaves_the_body_and_the_next_request_unread),
+        cmocka_unit_test(tells_the_forms_of_the_target),
+        cmocka_unit_test(reads_every_valid_host),
+        cmocka_unit_test(decides_whether_the_connection_stays),
+        cmocka_unit_test(decides_framing_expectation_and_upgrade),
+        cmocka_unit_test(leaves_out_names_with_underscores_unless_asked_for),
+        cmocka_unit_test(holds_the_limits_by_bytes_and_not_by_pieces),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, fini);
 }

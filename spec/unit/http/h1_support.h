@@ -112,4 +112,30 @@ text_equal(const struct text *a, const struct text *b)
     return a->len == b->len && memcmp(a->at, b->at, a->len) == 0;
 }
 
+/* The error's number out of the text of a run. */
+static inline enum h1_error
+text_error(const struct text *text)
+{
+    const char *at = strstr(text->at, "error=");
+    return at == NULL ? H1_OK : (enum h1_error)strtoul(at + 6, NULL, 10);
+}
+
+/* Where two pieces, or single bytes, give something else than the whole: 1 + the cut; 0 where they do not. */
+static inline size_t
+h1_run_differs(const struct h1_run *run, struct slice input, const struct text *whole, struct text *split)
+{
+    for (size_t cut = 0; cut <= input.len; cut++) {
+        size_t cuts[] = {cut, input.len};
+        (void)h1_run_cuts(run, input, cuts, 2, split);
+        if (!text_equal(whole, split)) return 1 + cut;
+    }
+    size_t *each = malloc((input.len + 1) * sizeof *each);
+    if (each == NULL) abort();
+    for (size_t i = 0; i <= input.len; i++)
+        each[i] = i;
+    (void)h1_run_cuts(run, input, each, input.len + 1, split);
+    free(each);
+    return text_equal(whole, split) ? 0 : SIZE_MAX;
+}
+
 #endif

@@ -100,8 +100,8 @@ flat_health(
     struct config_health *health = &service->health;
     struct strbuf buf = {0};
     char interval[32], timeout[32];
-    text_format_duration(flat->interval_us, interval);
-    text_format_duration(flat->timeout_us, timeout);
+    duration_exact(flat->interval_us, interval);
+    duration_exact(flat->timeout_us, timeout);
     *health = (struct config_health){.enabled = true,
         .interval_us = flat->interval_us,
         .fast_interval_us = flat->interval_us,

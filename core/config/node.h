@@ -15,7 +15,7 @@ enum node_kind { NODE_SCALAR, NODE_LIST, NODE_MAP };
 enum {
     NODE_DEPTH_MAX = 32,
     NODE_COUNT_MAX = 400000,         /* over all files, copies made by aliases counted */
-    NODE_KEY_BYTES = 256,            /* one key */
+    NODE_KEY_BYTES = 128,            /* one key: quoted and escaped it still is a "simple key" of 1024 */
     CONFIG_FILE_BYTES = 8 << 20,     /* one file */
     CONFIG_TEXT_BYTES = 32 << 20,    /* all values after expansion */
     INCLUDE_DEPTH_MAX = 16, INCLUDE_FILES_MAX = 256,

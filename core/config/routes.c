@@ -392,8 +392,8 @@ targets_read(
     for (const struct node *child = node->first; child != NULL; child = child->next) {
         struct config_target *target = &route->targets[route->target_count];
         uint64_t weight;
-        ok = service_of(load, child->key, child->key_place, names, &target->service) && ok;
-        if (!value_number(load, child, 0, WEIGHT_MAX, &weight)) {
+        bool known = service_of(load, child->key, child->key_place, names, &target->service);
+        if (!value_number(load, child, 0, WEIGHT_MAX, &weight) || !known) {
             ok = false;
             continue;
         }

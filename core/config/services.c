@@ -7,7 +7,7 @@
 
 /* As the shared segment's fields allow (core/shm/shm.h). */
 enum {
-    SERVICE_NAME_BYTES = 200,
+    SERVICE_NAME_BYTES = 128,
     ENDPOINT_ID_BYTES = 255,
     ZONE_BYTES = 63,
     METADATA_BYTES = 2047,
@@ -213,9 +213,9 @@ health_json(struct load *load, const struct node *node, const struct config_heal
 {
     struct strbuf buf = {0};
     char interval[32], fast[32], timeout[32];
-    text_format_duration(health->interval_us, interval);
-    text_format_duration(health->fast_interval_us, fast);
-    text_format_duration(health->timeout_us, timeout);
+    duration_exact(health->interval_us, interval);
+    duration_exact(health->fast_interval_us, fast);
+    duration_exact(health->timeout_us, timeout);
     strbuf_add_char(&buf, '{');
     for (const struct node *child = node->kind == NODE_MAP ? node->first : NULL; child != NULL;
          child = child->next) {

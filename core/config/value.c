@@ -1,5 +1,6 @@
 #include "core/config/value.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "core/base/text.h"
@@ -100,6 +101,15 @@ value_duration(struct load *load, const struct node *node, uint64_t min, uint64_
     }
     value_refuse(load, node, expected);
     return false;
+}
+
+void
+duration_exact(uint64_t us, char out[32])
+{
+    uint64_t back;
+    text_format_duration(us, out);
+    if (!text_parse_duration(slice_of(out), &back) || back != us)
+        snprintf(out, 32, "%lluus", (unsigned long long)us);
 }
 
 bool

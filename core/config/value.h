@@ -14,6 +14,7 @@ MUST_CHECK bool value_text(struct load *load, const struct node *node, const cha
 MUST_CHECK bool value_bool(struct load *load, const struct node *node, bool *out);
 MUST_CHECK bool value_number(struct load *load, const struct node *node, uint64_t min, uint64_t max, uint64_t *out);
 MUST_CHECK bool value_duration(struct load *load, const struct node *node, uint64_t min, uint64_t *us);
+void duration_exact(uint64_t us, char out[32]); /* text that value_duration takes back to the same number */
 MUST_CHECK bool value_size(struct load *load, const struct node *node, uint64_t min, uint64_t max, uint64_t *bytes);
 MUST_CHECK bool value_word(struct load *load, const struct node *node, const char *const *words, int *out);
 MUST_CHECK bool value_map(struct load *load, const struct node *node); /* or null, which is an empty one */

@@ -1,0 +1,171 @@
+#include "core/script/script_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/base/text.h"
+
+/* LuaJIT cuts a longer chunk name at its front, and then nobody finds the file again. */
+enum { CHUNK_NAME_MAX = 56 };
+
+/* The end of the path that still fits as a chunk name, cut at a '/'. */
+static const char *
+display_name(const char *file)
+{
+    const char *share = bundle_share_dir();
+    size_t len = strlen(share);
+    if (strncmp(file, share, len) == 0 && file[len] == '/') file += len + 1;
+    while (strlen(file) > CHUNK_NAME_MAX) {
+        const char *slash = strchr(file + 1, '/');
+        if (slash == NULL) break;
+        file = slash + 1;
+    }
+    return file;
+}
+
+/* "display:12: text" → line 12 and text; 0 where it does not begin so. */
+static int
+split_line(const char *message, const char *display, const char **text)
+{
+    size_t len = strlen(display);
+    uint64_t line;
+    if (strncmp(message, display, len) != 0 || message[len] != ':') return 0;
+    const char *digits = message + len + 1, *end = strchr(digits, ':');
+    if (end == NULL || !text_parse_u64((struct slice){digits, (size_t)(end - digits)}, 1000000, &line))
+        return 0;
+    *text = end + 1;
+    while (**text == ' ')
+        (*text)++;
+    return (int)line;
+}
+
+/* An option error names its place in the YAML; everything else the line of the Lua file. */
+static void
+load_diag(struct script *script, const struct config_plugin *plugin, const char *service, const char *message,
+    struct diags *diags)
+{
+    const char *text = message;
+    size_t path_len = strlen(plugin->options.path);
+    if (strncmp(message, plugin->options.path, path_len) == 0 && strchr(".: ", message[path_len]) != NULL) {
+        char path[512];
+        snprintf(path, sizeof path, "%.*s", (int)strcspn(message, ": "), message);
+        diag_add(diags, DIAG_ERROR, config_place(script->env.config, path), NULL, "%s", message);
+        return;
+    }
+    int line = split_line(message, display_name(plugin->file), &text);
+    struct place place = line == 0 ? plugin->place : (struct place){plugin->file, line, 0};
+    diag_add(diags, DIAG_ERROR, place, NULL, "service %s, plug-in %s: %s", service, plugin->name, text);
+}
+
+/* The exported state of the same service's strategy in the generation before, as JSON on top of script's
+ * stack; nil where there is none. */
+static void
+push_previous(struct script *script, struct script *previous, const struct service *service)
+{
+    for (size_t i = 0; previous != NULL && i < previous->service_count; i++) {
+        struct service *old = &previous->services[i];
+        if (!old->strategy.is_loaded || strcmp(old->config->name, service->config->name) != 0) continue;
+        if (strcmp(old->config->strategy.name, service->config->strategy.name) != 0) break;
+        lua_State *L = previous->L;
+        lua_rawgeti(L, LUA_REGISTRYINDEX, previous->export_ref);
+        lua_rawgeti(L, LUA_REGISTRYINDEX, old->strategy.self);
+        if (!script_call(previous, &old->strategy, 1, 1, SCRIPT_CHANGE_BUDGET_US, "export")) break;
+        size_t len = 0;
+        const char *json = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL;
+        if (json == NULL) {
+            lua_pushnil(script->L);
+        } else {
+            lua_pushlstring(script->L, json, len);
+        }
+        lua_pop(L, 1);
+        return;
+    }
+    lua_pushnil(script->L);
+}
+
+/* Pushes loader and its arguments: index and name of the service, plug-in, file, chunk name, options as JSON,
+ * options' path. */
+static void
+push_load(
+    struct script *script, int loader, const struct service *service, const struct config_plugin *plugin)
+{
+    lua_State *L = script->L;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, loader);
+    lua_pushinteger(L, service - script->services);
+    lua_pushstring(L, service->config->name);
+    lua_pushstring(L, plugin->name);
+    lua_pushstring(L, plugin->file);
+    lua_pushstring(L, display_name(plugin->file));
+    lua_pushstring(L, plugin->options.json == NULL ? "{}" : plugin->options.json);
+    lua_pushstring(L, plugin->options.path);
+}
+
+/* A registry reference to the value at `index`, LUA_NOREF for nil. */
+static int
+keep(lua_State *L, int index)
+{
+    if (lua_isnil(L, index)) return LUA_NOREF;
+    lua_pushvalue(L, index);
+    return luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+static void
+load_failed(struct script *script, int status, const struct config_plugin *plugin, const char *service,
+    struct diags *diags)
+{
+    char message[1024];
+    state_take_error(script->L, status, message, sizeof message);
+    load_diag(script, plugin, service, message, diags);
+}
+
+static void
+load_strategy(struct script *script, struct service *service, struct script *previous, struct diags *diags)
+{
+    lua_State *L = script->L;
+    int top = lua_gettop(L);
+    push_load(script, script->load_strategy_ref, service, &service->config->strategy);
+    push_previous(script, previous, service);
+    int status = state_load_call(script, 8, 7);
+    if (status != 0) {
+        load_failed(script, status, &service->config->strategy, service->config->name, diags);
+        lua_settop(L, top);
+        return;
+    }
+    struct plugin *plugin = &service->strategy;
+    plugin->self = keep(L, top + 1);
+    plugin->hot = keep(L, top + 2);
+    plugin->on_change = keep(L, top + 3);
+    plugin->on_result = keep(L, top + 4);
+    service->offered_ref = keep(L, top + 5);
+    service->scratch_ref = keep(L, top + 6);
+    service->all_ref = keep(L, top + 7);
+    plugin->is_loaded = true;
+    lua_settop(L, top);
+}
+
+static void
+load_policy(struct script *script, struct service *service, struct diags *diags)
+{
+    lua_State *L = script->L;
+    int top = lua_gettop(L);
+    push_load(script, script->load_policy_ref, service, &service->config->health.policy);
+    int status = state_load_call(script, 7, 1);
+    if (status != 0) {
+        load_failed(script, status, &service->config->health.policy, service->config->name, diags);
+    } else {
+        service->policy.self = keep(L, top + 1);
+        service->policy.is_loaded = true;
+    }
+    lua_settop(L, top);
+}
+
+void
+load_plugins(struct script *script, struct script *previous, struct diags *diags)
+{
+    for (size_t i = 0; i < script->service_count; i++) {
+        struct service *service = &script->services[i];
+        if (script->env.role != SCRIPT_CONTROL) load_strategy(script, service, previous, diags);
+        if (script->env.role != SCRIPT_WORKER && service->config->health.enabled)
+            load_policy(script, service, diags);
+    }
+}

@@ -1,0 +1,234 @@
+/* The hot path: from a request to a slot. */
+#include "core/script/script_internal.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+enum { LUA_TCDATA_TYPE = 10 }; /* LuaJIT's type of FFI objects; lua.h does not name it */
+
+static bool
+is_tried(const struct script_request *request, uint32_t slot)
+{
+    uint32_t count = request->tried_count < 8 ? request->tried_count : 8;
+    for (uint32_t i = 0; i < count; i++) {
+        if (request->tried[i] == slot) return true;
+    }
+    return false;
+}
+
+static struct member *
+member_at(struct script *script, uint32_t slot)
+{
+    return slot < script->slot_cap ? script->by_slot[slot] : NULL;
+}
+
+/* What this pick may answer: rows of `offered` from first to past, less the tried. */
+struct choice {
+    struct member **rows;
+    uint32_t count;    /* rows */
+    uint32_t eligible; /* without the tried */
+};
+
+static struct choice
+choose(const struct service *service, const struct script_request *request)
+{
+    struct choice choice = {0};
+    for (int tier = (int)service->tier; tier < TIER_COUNT; tier++) {
+        choice.rows = service->offered + service->tier_start[tier];
+        choice.count = choice.eligible = service->tier_start[tier + 1] - service->tier_start[tier];
+        if (request->tried_count != 0) {
+            for (uint32_t i = 0; i < choice.count; i++) {
+                if (is_tried(request, choice.rows[i]->slot)) choice.eligible--;
+            }
+        }
+        if (choice.eligible != 0) break;
+    }
+    return choice;
+}
+
+/* Pushes the array that Lua sees: the service's own, or the scratch table where someone is left out or a
+ * lower tier is asked. No allocation: fill_arrays made room and every view. */
+static void
+push_choice(struct script *script, struct service *service, const struct choice *choice,
+    const struct script_request *request)
+{
+    lua_State *L = script->L;
+    bool is_whole = choice->count == 0 || (choice->eligible == choice->count && choice->rows[0]->is_offered);
+    if (LIKELY(is_whole)) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, service->offered_ref);
+        return;
+    }
+    uint32_t at = 0;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, service->scratch_ref);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, script->views_ref);
+    for (uint32_t i = 0; i < choice->count; i++) {
+        if (is_tried(request, choice->rows[i]->slot)) continue;
+        lua_rawgeti(L, -1, (int)choice->rows[i]->slot + 1);
+        lua_rawseti(L, -3, (int)++at);
+    }
+    lua_pop(L, 1);
+    for (uint32_t i = service->scratch_count; i > at; i--) {
+        lua_pushnil(L);
+        lua_rawseti(L, -2, (int)i);
+    }
+    service->scratch_count = at;
+}
+
+/* Random by weight among the eligible: what serves when the script cannot. Weights in a tier are never 0. */
+static enum script_verdict
+fall_back(
+    struct script *script, const struct choice *choice, const struct script_request *request, uint32_t *slot)
+{
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < choice->count; i++) {
+        if (!is_tried(request, choice->rows[i]->slot)) total += choice->rows[i]->weight;
+    }
+    if (total == 0) return SCRIPT_NONE;
+    uint64_t at = script_random(script) % total;
+    for (uint32_t i = 0; i < choice->count; i++) {
+        const struct member *member = choice->rows[i];
+        if (is_tried(request, member->slot)) continue;
+        if (at < member->weight) {
+            *slot = member->slot;
+            break;
+        }
+        at -= member->weight;
+    }
+    if (script->env.shm != NULL) {
+        atomic_fetch_add_explicit(&shm_totals(script->env.shm)->script_fallbacks, 1, memory_order_relaxed);
+    }
+    return SCRIPT_PICKED;
+}
+
+/* A request view for one call; the ring makes one that a script kept raise at the next call. */
+static struct fg_request *
+view_take(struct script *script, struct script_request *request)
+{
+    unsigned at = script->next_request++ % SCRIPT_VIEWS;
+    struct fg_request *view = script->requests[at];
+    *view = (struct fg_request){
+        request->attempt, request->service, (uint64_t)(uintptr_t)request, (uint64_t)(uintptr_t)script};
+    lua_rawgeti(script->L, LUA_REGISTRYINDEX, script->request_refs[at]);
+    return view;
+}
+
+/* The member that the value at `index` stands for: NULL where it is no view of this state. The smallest FFI
+ * object holds 8 bytes, so its first word may be read; that the pointer equals the view which we keep for
+ * that slot proves the rest. */
+static struct member *
+member_of_value(struct script *script, int index)
+{
+    if (lua_type(script->L, index) != LUA_TCDATA_TYPE) return NULL;
+    const struct fg_backend *value = lua_topointer(script->L, index);
+    if (value == NULL) return NULL;
+    struct member *member = member_at(script, value->slot);
+    return member != NULL && member->view == value ? member : NULL;
+}
+
+/* Sets *slot, or says what is wrong with the answer at stack index `at`. */
+static const char *
+check_answer(struct script *script, const struct service *service, const struct choice *choice,
+    const struct script_request *request, int at, uint32_t *slot)
+{
+    struct member *member = member_of_value(script, at);
+    if (member == NULL) {
+        return lua_type(script->L, at) == LUA_TCDATA_TYPE
+                   ? "answered an object that is no backend of this gateway, or one that is gone"
+                   : "answered something else than a backend or nil";
+    }
+    if (member->service != (uint32_t)(service - script->services))
+        return "answered a backend of another service";
+    if (is_tried(request, member->slot)) return "answered a backend that this request has tried already";
+    bool is_choice = choice->eligible != 0 && member->tier == choice->rows[0]->tier;
+    if (!is_choice && member->bound_in != script->pick_serial)
+        return "answered a backend that may not be picked now";
+    *slot = member->slot;
+    return NULL;
+}
+
+static enum reason
+none_reason(const struct service *service)
+{
+    return service->member_count == 0 ? REASON_NO_ENDPOINTS : REASON_ALL_UNHEALTHY;
+}
+
+enum script_verdict
+script_pick(struct script *script, struct script_request *request, uint32_t *slot, enum reason *reason)
+{
+    lua_State *L = script->L;
+    *slot = SLOT_NONE;
+    *reason = REASON_NO_ENDPOINTS;
+    request->set_cookies.count = 0;
+    request->set_cookies.seen = 0;
+    if (request->service >= script->service_count) return SCRIPT_NONE;
+    struct service *service = &script->services[request->service];
+    struct plugin *plugin = &service->strategy;
+    struct choice choice = choose(service, request);
+    *reason = none_reason(service);
+    if (choice.eligible == 0 && service->bindable == 0) return SCRIPT_NONE;
+    if (UNLIKELY(!plugin->is_loaded || service->is_stale || plugin_is_quarantined(script, plugin))) {
+        return fall_back(script, &choice, request, slot);
+    }
+    enum script_verdict verdict = SCRIPT_PICKED;
+    int top = lua_gettop(L);
+    script->pick_serial++;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, plugin->hot);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, plugin->self);
+    struct fg_request *view = view_take(script, request);
+    push_choice(script, service, &choice, request);
+    bool is_ok = script_call(script, plugin, 3, 2, SCRIPT_PICK_BUDGET_US, "pick");
+    view->handle = 0;
+    if (UNLIKELY(!is_ok)) {
+        request->set_cookies.count = 0;
+        verdict = fall_back(script, &choice, request, slot);
+    } else if (lua_isnil(L, top + 1)) {
+        verdict = SCRIPT_NONE;
+        if (choice.eligible != 0) *reason = REASON_SCRIPT_ERROR; /* it had a choice and declined */
+    } else if (UNLIKELY(lua_topointer(L, top + 1) == script->queue_mark)) {
+        verdict = SCRIPT_QUEUE;
+        *reason = REASON_ALL_FULL;
+    } else {
+        const char *wrong = check_answer(script, service, &choice, request, top + 1, slot);
+        if (UNLIKELY(wrong != NULL)) {
+            plugin_fault(script, plugin, "pick", wrong, 1);
+            request->set_cookies.count = 0;
+            verdict = fall_back(script, &choice, request, slot);
+        }
+    }
+    lua_settop(L, top);
+    return verdict;
+}
+
+void
+script_result(
+    struct script *script, struct script_request *request, uint32_t slot, const struct script_result *result)
+{
+    if (request->service >= script->service_count) return;
+    struct plugin *plugin = &script->services[request->service].strategy;
+    struct member *member = member_at(script, slot);
+    if (!plugin->is_loaded || plugin->on_result == LUA_NOREF || plugin_is_quarantined(script, plugin)) return;
+    if (member == NULL || member->view == NULL || member->service != request->service) return;
+    lua_State *L = script->L;
+    *script->result = (struct fg_result){
+        result->status, result->failure, result->latency_us / 1e6, (uint64_t)(uintptr_t)result->headers};
+    lua_rawgeti(L, LUA_REGISTRYINDEX, plugin->on_result);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, plugin->self);
+    struct fg_request *view = view_take(script, request);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, script->views_ref);
+    lua_rawgeti(L, -1, (int)slot + 1);
+    lua_remove(L, -2);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, script->result_ref);
+    (void)!script_call(script, plugin, 4, 0, SCRIPT_PICK_BUDGET_US, "on_result");
+    view->handle = 0;
+    *script->result = (struct fg_result){0};
+}
+
+void
+script_request_done(struct script *script, struct script_request *request)
+{
+    if (request->ctx <= 0 || request->ctx_generation != script->serial) return;
+    lua_rawgeti(script->L, LUA_REGISTRYINDEX, script->ctx_ref);
+    luaL_unref(script->L, -1, request->ctx);
+    lua_pop(script->L, 1);
+    request->ctx = 0;
+}

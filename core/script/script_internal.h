@@ -1,0 +1,144 @@
+/* core/script/script_internal.h: what the files of this room share. */
+#ifndef FLUXGATE_SCRIPT_SCRIPT_INTERNAL_H
+#define FLUXGATE_SCRIPT_SCRIPT_INTERNAL_H
+#include <lua.h>
+#include <lauxlib.h>
+#include <mimalloc.h>
+
+#include "core/script/script.h"
+#include "core/script/view.h"
+
+enum {
+    SCRIPT_MEMORY_MAX = 64 << 20,     /* a state (DESIGN.md section 6) */
+    SCRIPT_MEMORY_SPARE = 16 << 20,   /* what our own calls and the collector may take on top */
+    SCRIPT_LOAD_BUDGET_US = 2000000,  /* CPU time of everything that a load runs */
+    SCRIPT_PICK_BUDGET_US = 50000,    /* of one pick or on_result */
+    SCRIPT_CHANGE_BUDGET_US = 500000, /* of one on_change, probe or judge: the watchdog kills at 1 s */
+    SCRIPT_ERRORS_MAX = 10,           /* in SCRIPT_ERRORS_WINDOW_US: then the plug-in is quarantined */
+    SCRIPT_ERRORS_WINDOW_US = 10000000,
+    SCRIPT_QUARANTINE_US = 30000000,
+    SCRIPT_VIEWS = 64, /* request views in turn: one kept past its call raises until its turn comes again */
+};
+
+/* Tiers: the best one that has anybody is what pick sees. */
+enum tier { TIER_GOOD, TIER_UNPROVEN, TIER_EJECTED, TIER_COUNT, TIER_BOUND = TIER_COUNT, TIER_NEVER };
+
+/* An endpoint as this state knows it; view->handle points here. */
+struct member {
+    struct script *script;
+    struct slot *shared;
+    struct fg_backend *view; /* in Lua's memory, kept by the `views` table; NULL until Lua saw it */
+    uint32_t slot, incarnation, service;
+    uint32_t weight, port, state;
+    enum tier tier;
+    bool is_offered;   /* in its service's array now */
+    bool was_seen;     /* mark of the running scan */
+    uint64_t bound_in; /* serial of the pick in which request:bound answered it */
+    uint64_t text_hash;
+    char *id;
+};
+
+/* One plug-in of one service: what its errors are counted on. */
+struct plugin {
+    const char *name, *service;
+    uint32_t name_id; /* shm name, for the watchdog's mark */
+    int self, hot;    /* registry references; hot: pick() or, for a policy, none */
+    int on_change, on_result;
+    bool is_loaded;
+    uint64_t errors, window_start_us, quarantined_until_us;
+    unsigned errors_in_window;
+    struct log_every log;
+    char last_error[256];
+};
+
+struct service {
+    struct script *script;
+    const struct config_service *config;
+    uint32_t name_id;
+    struct plugin strategy, policy;
+    int offered_ref, scratch_ref,
+        all_ref;             /* arrays of views: what pick sees; without the tried; all that are not gone */
+    struct member **members; /* all that are not gone, by id */
+    uint32_t member_count, member_cap;
+    struct member **offered; /* tiers one after the other, each by id; the first tier_start[1] are tier 0 */
+    uint32_t tier_start[TIER_COUNT + 1];
+    enum tier tier; /* the best that has anybody */
+    uint32_t bindable;
+    uint32_t scratch_count; /* rows of the scratch table in use */
+    uint64_t signature;
+    bool is_stale; /* the arrays could not be rebuilt: try again at the next refresh */
+};
+
+struct script {
+    struct script_env env;
+    lua_State *L;
+    mi_heap_t *heap;
+    size_t used_bytes, gc_next_bytes, memory_cap_bytes;
+    uint64_t load_deadline_us; /* CPU time; 0 before the first load call */
+    uint64_t serial;           /* of this state, for ctx_generation */
+    uint64_t pick_serial;
+    uint64_t random[2];
+    struct service *services;
+    size_t service_count;
+    uint32_t *service_by_name; /* by shm name id: index + 1 */
+    struct member **by_slot;
+    uint32_t slot_cap;
+    uint64_t endpoints_seen;
+    bool has_refreshed, is_lost;
+    struct shm_worker *mark; /* NULL but in a worker */
+    struct plugin *running;
+    struct slot_text text; /* the last that fg_backend_text read */
+    int views_ref, texts_ref, by_id_ref, ctx_ref, new_view_ref, load_strategy_ref, load_policy_ref,
+        export_ref, probe_ref, judge_ref;
+    const void *queue_mark;
+    struct fg_request *requests[SCRIPT_VIEWS];
+    int request_refs[SCRIPT_VIEWS];
+    unsigned next_request;
+    struct fg_result *result;
+    int result_ref;
+    struct arena probe_text;
+    _Atomic uint64_t *local_counters; /* the checker's, that has no shared segment */
+    size_t local_counter_count;
+    uint64_t log_window_us;
+    unsigned logged_in_window;
+};
+
+/* state.c */
+MUST_CHECK
+lua_State *state_new(struct script *script);
+/* Loads the runtime of share/lua and runs it; on failure the message is in diags. */
+MUST_CHECK
+bool state_load_runtime(struct script *script, struct diags *diags);
+/* lua_pcall under the load budget, which all plug-ins of a load share: counts instructions, compiler off. The
+ * error stays on the stack. */
+MUST_CHECK
+int state_load_call(struct script *script, int arguments, int results);
+/* The error value on top of the stack as text, cut to size; never runs Lua. Pops it. */
+void state_take_error(lua_State *L, int status, char *out, size_t size);
+
+/* guard.c: the soft budget of a call */
+void guard_prepare(void); /* once a state: the timer of this process */
+void guard_enter(lua_State *L, uint64_t budget_us);
+bool guard_leave(void); /* true: the budget was passed and the call was made to raise */
+
+/* call.c */
+/* Between these two, and nowhere else, a worker or control runs plug-in code. */
+void script_enter(struct script *script, struct plugin *plugin, uint64_t budget_us);
+bool script_leave(struct script *script);
+/* lua_pcall between enter and leave; on an error it is taken, counted and logged. */
+MUST_CHECK
+bool script_call(struct script *script, struct plugin *plugin, int arguments, int results, uint64_t budget_us,
+    const char *callback);
+void plugin_fault(
+    struct script *script, struct plugin *plugin, const char *callback, const char *message, unsigned weight);
+bool plugin_is_quarantined(struct script *script, struct plugin *plugin);
+uint64_t script_random(struct script *script);
+
+/* refresh.c: the view of a member on top of the stack, made on first use. Raises where memory is out:
+ * protected only. */
+void script_push_view(lua_State *L, struct member *member);
+
+/* load.c: new()s every plug-in that this role runs; complaints go into diags. */
+void load_plugins(struct script *script, struct script *previous, struct diags *diags);
+
+#endif

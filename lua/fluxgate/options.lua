@@ -1,0 +1,110 @@
+-- fluxgate/options.lua: durations, and options checked against a table that says what they may be.
+local options = {}
+
+local UNITS = { h = 3600, m = 60, s = 1, ms = 1e-3, us = 1e-6, ["µs"] = 1e-6, ns = 1e-9 }
+
+-- "1m30s", "500ms", "0" → seconds; a number is seconds already. nil and what is wrong for anything else.
+function options.duration(value)
+    if type(value) == "number" then
+        if value >= 0 and value < math.huge then return value end
+        return nil, "expected a duration of 0 or more"
+    end
+    if type(value) ~= "string" then return nil, "expected a duration like \"5s\", got a " .. type(value) end
+    if value == "0" then return 0 end
+    local seconds, rest = 0, value
+    repeat
+        local number, unit, tail = rest:match("^(%d+%.?%d*)([^%d%.]+)(.*)$")
+        if not number or not UNITS[unit] then return nil, "expected a duration like \"5s\", got \"" .. value .. "\"" end
+        seconds, rest = seconds + tonumber(number) * UNITS[unit], tail
+    until rest == ""
+    return seconds
+end
+
+local function distance(a, b) -- Levenshtein's, over bytes
+    local row = {}
+    for j = 0, #b do row[j] = j end
+    for i = 1, #a do
+        local corner = row[0]
+        row[0] = i
+        for j = 1, #b do
+            local cost = a:byte(i) == b:byte(j) and 0 or 1
+            corner, row[j] = row[j], math.min(row[j] + 1, row[j - 1] + 1, corner + cost)
+        end
+    end
+    return row[#b]
+end
+
+local function nearest(wrong, names)
+    local best, best_distance = nil, math.max(2, math.floor(#wrong / 3)) + 1
+    for name in pairs(names) do
+        local d = distance(wrong, name)
+        if d < best_distance or (d == best_distance and best and name < best) then best, best_distance = name, d end
+    end
+    return best
+end
+
+local function is_integer(value) return type(value) == "number" and value == math.floor(value) and math.abs(value) < 2 ^ 53 end
+
+local function is_list(value)
+    if type(value) ~= "table" then return false end
+    local count = 0
+    for _ in pairs(value) do count = count + 1 end
+    return count == #value
+end
+
+local READ = {
+    string = function(value) return type(value) == "string" and value or nil, "expected a string" end,
+    number = function(value) return type(value) == "number" and value or nil, "expected a number" end,
+    integer = function(value) return is_integer(value) and value or nil, "expected a whole number" end,
+    boolean = function(value)
+        if type(value) == "boolean" then return value end
+        return nil, "expected true or false"
+    end,
+    duration = options.duration,
+    list = function(value) return is_list(value) and value or nil, "expected a list" end,
+    table = function(value) return type(value) == "table" and value or nil, "expected a mapping" end,
+    any = function(value) return value end,
+}
+
+local function read_one(value, rule)
+    local read = READ[rule.type or "any"]
+    if not read then error("no such option type: " .. tostring(rule.type), 4) end
+    local got, wrong = read(value)
+    if got == nil then return nil, wrong end
+    if rule.min and got < rule.min then return nil, "expected at least " .. rule.min end
+    if rule.max and got > rule.max then return nil, "expected at most " .. rule.max end
+    if rule.one_of then
+        for _, allowed in ipairs(rule.one_of) do
+            if got == allowed then return got end
+        end
+        return nil, "expected one of " .. table.concat(rule.one_of, ", ")
+    end
+    if rule.check then return rule.check(got) end
+    return got
+end
+
+-- Checks `given` against `schema` (name → { type, default, min, max, one_of, check, required }) and returns a table with
+-- every name of the schema. Raises "PATH.KEY: what was expected", which the gateway shows at its line of the YAML.
+function options.check(path, given, schema)
+    local result, keys = {}, {}
+    for key in pairs(given or {}) do keys[#keys + 1] = tostring(key) end
+    table.sort(keys) -- the same complaint first, every time
+    for _, key in ipairs(keys) do
+        if not schema[key] then
+            local hint = nearest(key, schema)
+            error(path .. "." .. key .. ": no such option" .. (hint and "; did you mean '" .. hint .. "'?" or ""), 0)
+        end
+        local value, wrong = read_one(given[key], schema[key])
+        if value == nil then error(path .. "." .. key .. ": " .. (wrong or "not valid"), 0) end
+        result[key] = value
+    end
+    for key, rule in pairs(schema) do
+        if result[key] == nil then
+            if rule.required then error(path .. "." .. key .. ": this option is needed", 0) end
+            result[key] = rule.default
+        end
+    end
+    return result
+end
+
+return options

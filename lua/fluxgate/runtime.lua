@@ -1,0 +1,95 @@
+-- fluxgate/runtime.lua: the first Lua of a state: takes what C offers (core/script/state.c) and gives back what C calls.
+local host = ...
+
+-- Modules of ours come from the bundle, like everything else; only C modules (cjson) are looked up on the system.
+package.path = ""
+package.cpath = package.cpath:gsub("^%./[^;]*;", ""):gsub(";%./[^;]*", "")
+table.insert(package.loaders, 2, function(name)
+    local path = host.share .. "/lua/" .. name:gsub("%.", "/") .. ".lua"
+    local source, missing = host.read(path)
+    if not source then return "\n\t" .. missing end
+    return assert(load(source, "@lua/" .. name:gsub("%.", "/") .. ".lua", "t"))
+end)
+
+local ffi = require "ffi"
+require("ffi.view").check(host.layout)
+local cjson = require "cjson.safe"
+local plugin = require "fluxgate.plugin"
+local sandbox = require "fluxgate.sandbox"
+local views = require "fluxgate.views"
+local policies = require "fluxgate.policy"
+local C = ffi.C
+local script = ffi.cast("struct script *", host.script)
+local digest = ffi.new("uint8_t[32]")
+
+sandbox.seal_strings()
+
+host.QUEUE = setmetatable({}, { __newindex = function() error("gateway.QUEUE is a mark", 2) end, __metatable = false })
+host.now = function() return C.fg_now() end
+host.random = function(n)
+    if n == nil then return C.fg_random(script) end
+    if not (n >= 1) then error("gateway.random: expected a number of 1 or more", 2) end
+    local r = C.fg_random(script) * n
+    return r - r % 1 + 1
+end
+host.counter = function(name) return views.counter(script, name) end
+host.log = function(level, message) C.fg_log(script, level, message, #message) end
+host.sha256 = function(data)
+    if C.fg_sha256(data, #data, digest) ~= 1 then error("gateway.sha256: failed", 3) end
+    return ffi.string(digest, 32)
+end
+host.hmac_sha256 = function(key, data)
+    if C.fg_hmac_sha256(key, #key, data, #data, digest) ~= 1 then error("gateway.hmac_sha256: failed", 3) end
+    return ffi.string(digest, 32)
+end
+
+local loader = plugin.new_loader(host)
+
+-- cjson gives null for an empty YAML value: an option that is not set.
+local function without_nulls(value)
+    for key, item in pairs(value) do
+        if item == cjson.null then value[key] = nil
+        elseif type(item) == "table" then without_nulls(item) end
+    end
+    return value
+end
+
+local function decode_options(json)
+    local value = cjson.decode(json)
+    return type(value) == "table" and without_nulls(value) or {}
+end
+
+local function service_object(index, name, options_path)
+    return {
+        name = name, options_path = options_path,
+        endpoints = function() return views.all[index + 1] end, -- borrowed: the array is the gateway's
+    }
+end
+
+local runtime = {
+    views = views.backends, texts = views.texts, contexts = views.contexts, by_id = views.by_id,
+    requests = views.requests, result = views.result, new_view = views.new_view, QUEUE = host.QUEUE,
+    probe = policies.probe, judge = policies.judge,
+}
+
+function runtime.load_strategy(index, service_name, _, file, shown, json, options_path, previous)
+    local offered, scratch, all = {}, {}, {}
+    views.all[index + 1] = all
+    local service = service_object(index, service_name, options_path)
+    local carried = previous and cjson.decode(previous) or nil
+    local instance, inner = loader:make("strategy", file, shown, decode_options(json), service, carried)
+    return instance, instance.pick, loader.on_change(instance, inner), instance.on_result, offered, scratch, all
+end
+
+function runtime.load_policy(index, service_name, _, file, shown, json, options_path)
+    local service = service_object(index, service_name, options_path)
+    return (loader:make("policy", file, shown, decode_options(json), service))
+end
+
+-- What a strategy hands to its successor in the next generation, as JSON; nil where it has nothing to hand over.
+function runtime.export(instance)
+    if type(instance.export) ~= "function" then return nil end
+    return cjson.encode(instance:export())
+end
+
+return runtime

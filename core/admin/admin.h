@@ -24,8 +24,11 @@ struct admin_env {
 };
 
 MUST_CHECK struct admin *admin_new(struct event_base *base, const struct admin_env *env);
-MUST_CHECK bool admin_listen(struct admin *admin, int fd); /* replaces the previous socket once it is up */
-void admin_use(struct admin *admin, const struct config *config, struct script *script, uint32_t generation, const char *hash); /* borrowed until the next call */
+/* Takes fd, also where it fails. Replaces the previous socket once it is up, whose calls may finish; a duplicate of the socket
+ * already served changes nothing. */
+MUST_CHECK bool admin_listen(struct admin *admin, int fd);
+/* config and script are borrowed until the next call, hash is copied. A config without an admin address closes it. */
+void admin_use(struct admin *admin, const struct config *config, struct script *script, uint32_t generation, const char *hash);
 void admin_reloaded(struct admin *admin, bool ok, const char *message); /* answers held POST /reload calls */
 void admin_free(struct admin *admin);
 

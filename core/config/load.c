@@ -52,7 +52,9 @@ config_load(struct bundle *bundle, const char *path, struct diags *diags)
     }
     arena_init(&config->arena, 16384);
     load.arena = &config->arena;
-    if (config_build(&load, path)) return config;
+    bool built = config_build(&load, path);
+    complaints_flush(&load, path);
+    if (built && !diags->failed) return config;
     config_free(config);
     return NULL;
 }

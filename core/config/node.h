@@ -34,6 +34,15 @@ struct node {
     struct node *first, *last, *next;
 };
 
+/* Something that was said; shown in the order of the file, not in that of the parts that read it. */
+struct complaint {
+    enum diag_level level;
+    struct place place;
+    const char *text, *hint;
+    const struct complaint *next; /* said before it */
+    size_t number;
+};
+
 /* What a load in progress shares between the files of this room. */
 struct load {
     struct config *config;
@@ -42,12 +51,16 @@ struct load {
     struct diags *diags;
     const char *dir;     /* of the main file, with its slash, or "" */
     size_t nodes, text_bytes, files;
+    const struct complaint *complaints; /* the last one said */
+    size_t said, errors;
     uint64_t plugin_dirs; /* of strategies_path that the file itself names */
 };
 
 /* One complaint; past DIAGS_SHOWN_MAX they are only counted. */
 void complain(struct load *load, enum diag_level level, struct place place, const char *hint, const char *format, ...)
     PRINTF_LIKE(5, 6);
+/* Hands all of them to diags, sorted by place. */
+void complaints_flush(struct load *load, const char *main_file);
 #define refuse(load, place, ...) complain(load, DIAG_ERROR, place, __VA_ARGS__)
 
 /* Zeroed arena memory; NULL sets diags.failed. */

@@ -258,7 +258,8 @@ key_take(struct load *load, const struct block *block, const struct key *key, co
         if (key->read != NULL) key->read(load, node, target);
         break;
     case KEY_LATER:
-        refuse(load, node->key_place, NULL, "'%s' in %s is not supported yet", key->name, block->what);
+        refuse(load, node->key_place, NULL, "'%s'%s%s is not supported yet", key->name,
+            block == &config_block ? "" : " of ", block == &config_block ? "" : block->what);
         break;
     }
 }

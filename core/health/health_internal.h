@@ -1,0 +1,107 @@
+/* core/health/health_internal.h: what the files of this room share: one probe's socket (probe.c) and the targets that
+ * probes and passive evidence judge (health.c, passive.c). */
+#ifndef FLUXGATE_HEALTH_HEALTH_INTERNAL_H
+#define FLUXGATE_HEALTH_HEALTH_INTERNAL_H
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+
+#include "core/base/compiler.h"
+#include "core/health/health.h"
+
+enum { PROBE_BODY_BYTES = 4096 };
+
+/* ---- probe.c ------------------------------------------------------------------------------------------------------- */
+struct probe;
+
+struct probe_spec { /* borrowed until probe_start returns */
+    enum probe_kind kind;
+    const struct sockaddr *address;
+    socklen_t address_len;
+    uint64_t timeout_us;
+    /* PROBE_HTTP: checked by probe_start */
+    const char *method, *path, *host;
+    const char *body_contains; /* NULL: the body is not read */
+};
+
+struct probe_outcome {
+    struct script_probe_result result; /* its body lives until the callback returns */
+    bool body_matched;                 /* body_contains stood in it, or was not asked for */
+    bool is_inconclusive;              /* this machine failed (no descriptors, no ports, no memory), not the endpoint */
+};
+
+/* Connects, and for http sends one request and reads its response head. `on_done` comes once, never before this returns,
+ * and the probe is gone then. NULL: errno; EINVAL where method, path or host could break out of a request head. */
+MUST_CHECK struct probe *probe_start(struct event_base *base, const struct probe_spec *spec,
+    void (*on_done)(void *context, const struct probe_outcome *outcome), void *context);
+void probe_cancel(struct probe *probe); /* NULL is fine */
+
+/* ---- health.c ------------------------------------------------------------------------------------------------------ */
+enum duty {
+    DUTY_NONE,    /* not probed: no policy, draining, maintenance */
+    DUTY_POLICY,  /* as its service's policy plans */
+    DUTY_SUSPECT, /* no policy, but its lease lapsed: does it accept a connection? */
+};
+
+struct target { /* one incarnation of one slot */
+    uint32_t slot, incarnation, service /* shm name id */, state /* as last seen */;
+    uint64_t text_hash;
+    enum duty duty;
+    struct health *health;
+    struct event *timer; /* the next probe */
+    struct probe *probe; /* under way */
+    struct script_probe plan; /* of the probe under way; its texts are stale */
+    TAILQ_ENTRY(target) queue;
+    bool is_queued;
+    uint32_t rise, fall;
+    uint64_t started_us; /* of the last probe */
+    /* passive evidence */
+    uint32_t failures_seen;
+    uint32_t ejections;
+    uint64_t eject_until_us, restored_us;
+    struct {
+        uint64_t at_us;
+        bool passed;
+        int status;
+        enum reason failure;
+        uint32_t latency_us;
+    } last;
+};
+TAILQ_HEAD(target_queue, target);
+
+struct service_counts { /* of one scan */
+    uint32_t pickable, ejected;
+};
+
+struct health {
+    struct event_base *base;
+    struct shm *shm;
+    void (*on_suspect_failed)(void *context, uint32_t slot);
+    void *context;
+    const struct config *config;
+    struct script *script;
+    uint32_t *service_of; /* SHM_NAMES_MAX: shm name id to index in config->services, SLOT_NONE: none */
+    struct service_counts *counts; /* a service of config */
+    struct target **targets;       /* by slot, NULL where none */
+    uint32_t cap;
+    uint64_t version; /* shm_endpoints_version last looked at */
+    struct event *scan;
+    struct target_queue waiting;
+    uint32_t active, queued;
+    uint64_t dice;
+    uint64_t policy_errors;
+};
+
+/* NULL where the slot's service is not in the config. */
+const struct config_service *health_service(const struct health *health, uint32_t service);
+/* From 0 to 1, 1 excluded. */
+double health_random(struct health *health);
+void target_schedule(struct target *target, uint64_t us);
+
+/* ---- passive.c ----------------------------------------------------------------------------------------------------- */
+/* Looks at what the workers counted: probes what began to fail, ejects where nothing probes, restores. */
+void passive_scan(struct health *health, uint64_t now_us);
+
+#endif

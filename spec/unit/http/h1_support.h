@@ -138,4 +138,47 @@ h1_run_differs(const struct h1_run *run, struct slice input, const struct text *
     return text_equal(whole, split) ? 0 : SIZE_MAX;
 }
 
+/* What the gateway sends on for a parsed head: hop-by-hop rows gone, the framing that was read. 0: cannot be
+ * written. */
+static inline size_t
+h1_forward(struct h1_parser *parser, char *out, size_t cap)
+{
+    struct h1_head *head = &parser->head;
+    bool bodiless = parser->is_response && head->body == BODY_NONE;
+    struct h1_out message = {.method = head->method_text,
+        .status = head->status,
+        .headers = &head->headers,
+        .body = head->body,
+        .length = head->length,
+        .no_framing = bodiless};
+    h1_drop_hop_by_hop(&head->headers);
+    for (uint32_t i = 0; bodiless && i < head->headers.count;
+         i++) { /* a HEAD's or a 304's own length is kept */
+        if (head->headers.rows[i].id == HEADER_CONTENT_LENGTH)
+            head->headers.rows[i].flags &= (uint16_t)~HEADER_F_DROP;
+    }
+    if (head->upgrade) {
+        message.connection = SLICE_LIT("upgrade");
+        message.upgrade = head->upgrade_protocol;
+    } else if (!head->keep_alive) {
+        message.connection = SLICE_LIT("close");
+    }
+    size_t written;
+    if (parser->is_response) {
+        written = h1_write_response(&message, out, cap);
+    } else {
+        char target[16384];
+        struct slice parts[] = {head->path, SLICE_LIT("?"), head->query};
+        size_t len = 0;
+        for (int i = 0; i < (head->has_query ? 3 : 1); i++) {
+            if (parts[i].len > 0) memcpy(target + len, parts[i].at, parts[i].len);
+            len += parts[i].len;
+        }
+        message.target = head->form == TARGET_AUTHORITY ? head->target : (struct slice){target, len};
+        written = h1_write_request(&message, head->authority, out, cap);
+    }
+    if (written > h1_head_bound(&message, head->authority) + (size_t)message.target.len) abort();
+    return written;
+}
+
 #endif

@@ -1,0 +1,255 @@
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "core/proxy/proxy_internal.h"
+
+void
+attempt_observe(struct stream *stream, int status, enum reason failure, const struct headers *headers)
+{
+    struct proxy *proxy = stream->proxy;
+    uint64_t latency_us = proxy->now_us - stream->picked_us;
+    if (latency_us > UINT32_MAX) latency_us = UINT32_MAX;
+    slot_observe(proxy->shm, stream->slot, (uint32_t)latency_us, failure != REASON_NONE, proxy->now_us);
+    script_result(stream->generation->script, &stream->request, stream->slot,
+        &(struct script_result){status, failure, (uint32_t)latency_us, headers});
+}
+
+/* The connection may carry another request only where this exchange ended to the byte on both sides. */
+static bool
+is_reusable(const struct stream *stream)
+{
+    return stream->state == STREAM_REPLY && stream->down.state == RELAY_DONE &&
+           stream->up.state == RELAY_DONE && stream->response.head.keep_alive &&
+           stream->down.from != BODY_CLOSE && (stream->down.buf == NULL || buf_used(stream->down.buf) == 0);
+}
+
+void
+attempt_end(struct stream *stream)
+{
+    if (stream->upstream != NULL) {
+        uint64_t idle_us = is_reusable(stream) ? upstream_idle_us(stream->timeouts.upstream_keepalive,
+                                                     stream->response.head.keep_alive_s)
+                                               : 0;
+        upstream_give(&stream->upstream, idle_us);
+    }
+    if (stream->slot == SLOT_NONE) return;
+    slot_end(stream->proxy->shm, stream->proxy->worker, stream->slot);
+    stream->slot = SLOT_NONE;
+}
+
+static void
+send_request(struct stream *stream)
+{
+    stream_enter(stream, STREAM_WAIT);
+    if (stream->parser.head.expect_continue && stream->up.state == RELAY_OPEN && stream->interims == 0) {
+        stream->nudge_us = stream->proxy->now_us + NUDGE_US;
+    }
+    upstream_want_write(stream->upstream, false);
+    upstream_want_read(stream->upstream, true);
+    stream_pump_up(stream, false);
+}
+
+static void
+rewind_request(struct stream *stream)
+{
+    const struct h1_head *head = &stream->parser.head;
+    const struct config_limits *limits = &stream->generation->config->limits;
+    stream->in->at = stream->head_bytes;
+    relay_init(&stream->up, head->body, head->body, head->length, stream->in);
+    stream->up.limit = stream->parser.limits.body_bytes;
+    stream->sent = 0;
+    buf_give(&stream->proxy->buffers, &stream->back);
+    relay_begin(&stream->down, BODY_CLOSE, BODY_CLOSE, 0, NULL);
+    h1_response_init(&stream->response, &stream->arena,
+        &(struct h1_limits){limits->header_bytes, limits->headers, 0, 0, true}, head->method);
+}
+
+static void
+run_on(struct stream *stream, struct endpoint *endpoint, bool may_reuse)
+{
+    struct slice head;
+    rewind_request(stream);
+    stream->upstream = may_reuse ? upstream_take(endpoint, stream->proxy->now_us,
+                                       method_is_idempotent(stream->parser.head.method))
+                                 : NULL;
+    stream->pooled = stream->upstream != NULL;
+    if (stream->pooled)
+        atomic_fetch_add_explicit(&stream->proxy->totals->upstream_reused, 1, memory_order_relaxed);
+    else
+        stream->upstream = upstream_connect(stream->proxy, endpoint);
+    if (stream->upstream == NULL) {
+        bool is_ours = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS ||
+                       errno == EADDRNOTAVAIL;
+        if (is_ours)
+            reply_reason(stream, REASON_SHED, 0, "no socket could be had for the endpoint");
+        else
+            attempt_fail(stream, REASON_CONNECT_REFUSED);
+        return;
+    }
+    stream->upstream->stream = stream;
+    if (!forward_write_request(stream, endpoint, &head) || !relay_queue(&stream->up, head.at, head.len)) {
+        reply_reason(stream, REASON_SHED, 0, NULL);
+    } else if (stream->upstream->state == UPSTREAM_CONNECTING) {
+        stream_enter(stream, STREAM_CONNECT);
+        upstream_want_write(stream->upstream, true);
+    } else {
+        send_request(stream);
+    }
+}
+
+void
+attempt_begin(struct stream *stream)
+{
+    struct proxy *proxy = stream->proxy;
+    enum reason reason = REASON_NO_ENDPOINTS;
+    uint32_t slot = SLOT_NONE;
+    stream->attempts++;
+    stream->request.attempt = stream->attempts;
+    switch (script_pick(stream->generation->script, &stream->request, &slot, &reason)) {
+    case SCRIPT_PICKED: break;
+    case SCRIPT_QUEUE: reason = REASON_ALL_FULL; /* fallthrough */
+    case SCRIPT_NONE:
+        if (stream->attempts > 1) {
+            stream->attempts--;
+            reason = stream->reason; /* nothing else is left to try: why the last one failed */
+        }
+        reply_reason(stream, reason, 0, NULL);
+        return;
+    }
+    slot_begin(proxy->shm, proxy->worker, slot);
+    stream->slot = stream->last_slot = slot;
+    stream->picked_us = proxy->now_us;
+    struct endpoint *endpoint = endpoint_get(proxy, slot);
+    if (endpoint == NULL || endpoint->service != stream->service_id) { /* it went between the pick and now */
+        stream->last_slot = SLOT_NONE;
+        attempt_fail(stream, REASON_CONNECT_REFUSED);
+        return;
+    }
+    stream->last_incarnation = endpoint->incarnation;
+    run_on(stream, endpoint, true);
+}
+
+void
+attempt_fail(struct stream *stream, enum reason reason)
+{
+    struct proxy *proxy = stream->proxy;
+    struct script_request *request = &stream->request;
+    struct retry_case retry = {reason, method_is_idempotent(stream->parser.head.method), stream->pooled,
+        stream->kept, stream->sent, stream->interims > 0 || stream->bytes_out > 0, stream->attempts};
+    enum retry_verdict verdict = retry_decide(&retry);
+    if (stream->timeouts.request != 0 && proxy->now_us >= stream->started_us + stream->timeouts.request)
+        verdict = RETRY_NO;
+    stream->nudge_us = 0;
+    if (verdict == RETRY_SAME) {
+        struct endpoint *endpoint = endpoint_get(proxy, stream->slot);
+        upstream_close(stream->upstream);
+        stream->upstream = NULL;
+        stream->pooled = false;
+        if (endpoint != NULL && endpoint->incarnation == stream->last_incarnation) {
+            run_on(stream, endpoint, false);
+            return;
+        }
+        verdict = RETRY_OTHER;
+    }
+    attempt_observe(stream, 0, reason, NULL);
+    if (request->tried_count < sizeof request->tried / sizeof request->tried[0])
+        request->tried[request->tried_count++] = stream->slot;
+    attempt_end(stream);
+    stream->pooled = false;
+    if (verdict == RETRY_OTHER && budget_take_retry(&proxy->budget, proxy->now_us)) {
+        atomic_fetch_add_explicit(&proxy->totals->retries, 1, memory_order_relaxed);
+        stream->reason = reason;
+        attempt_begin(stream);
+        return;
+    }
+    reply_reason(stream, reason, 0, NULL);
+}
+
+void
+attempt_on_connected(struct stream *stream)
+{
+    int error = 0;
+    socklen_t len = sizeof error;
+    if (getsockopt(stream->upstream->fd, SOL_SOCKET, SO_ERROR, &error, &len) == -1) error = errno;
+    if (error == EINPROGRESS) return;
+    if (error != 0) {
+        attempt_fail(stream, error == ETIMEDOUT ? REASON_CONNECT_TIMEOUT : REASON_CONNECT_REFUSED);
+        return;
+    }
+    stream->upstream->state = UPSTREAM_BUSY;
+    send_request(stream);
+}
+
+static bool
+grow_back(struct stream *stream)
+{
+    struct buf *old = stream->back;
+    if (old->at > 0) { /* interim heads are done with */
+        h1_rebase(&stream->response, old->bytes + old->at, old->bytes);
+        memmove(old->bytes, old->bytes + old->at, buf_used(old));
+        old->end -= old->at;
+        old->at = 0;
+        return true;
+    }
+    struct buf *grown = buf_take(&stream->proxy->buffers, (size_t)old->cap * 2);
+    if (grown == NULL) return false;
+    memcpy(grown->bytes, old->bytes, old->end);
+    grown->end = old->end;
+    h1_rebase(&stream->response, old->bytes, grown->bytes);
+    buf_give(&stream->proxy->buffers, &stream->back);
+    stream->back = grown;
+    return true;
+}
+
+static void
+read_response_head(struct stream *stream)
+{
+    if (stream->back == NULL) stream->back = buf_take(&stream->proxy->buffers, 1);
+    if (stream->back == NULL || (stream->back->end == stream->back->cap && !grow_back(stream))) {
+        reply_reason(stream, REASON_SHED, 0, NULL);
+        return;
+    }
+    struct buf *back = stream->back;
+    ssize_t n = recv(stream->upstream->fd, back->bytes + back->end, back->cap - back->end, 0);
+    if (n > 0) {
+        back->end += (uint32_t)n;
+        response_on_bytes(stream);
+    } else if (n == -1 && (errno == EAGAIN || errno == EINTR)) {
+        if (back->end == 0) buf_give(&stream->proxy->buffers, &stream->back);
+    } else {
+        attempt_fail(stream, back->end == back->at ? REASON_RESET_BEFORE_HEADERS : REASON_BAD_RESPONSE);
+    }
+}
+
+void
+attempt_on_readable(struct stream *stream)
+{
+    switch (stream->state) {
+    case STREAM_WAIT: read_response_head(stream); return;
+    case STREAM_REPLY:
+        if (relay_is_flushed(&stream->down))
+            stream_pump_down(stream, true);
+        else
+            upstream_want_read(stream->upstream, false); /* the client is slower: back-pressure */
+        return;
+    case STREAM_TUNNEL: tunnel_pump(stream, false, true); return;
+    case STREAM_HEAD:
+    case STREAM_CONNECT:
+    case STREAM_ANSWER:
+    case STREAM_CLOSED: return;
+    }
+}
+
+void
+attempt_on_writable(struct stream *stream)
+{
+    switch (stream->state) {
+    case STREAM_WAIT:
+    case STREAM_REPLY: stream_pump_up(stream, false); return;
+    case STREAM_TUNNEL: tunnel_pump(stream, false, false); return;
+    case STREAM_HEAD:
+    case STREAM_CONNECT:
+    case STREAM_ANSWER:
+    case STREAM_CLOSED: return;
+    }
+}

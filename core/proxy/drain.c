@@ -1,0 +1,64 @@
+#include "core/proxy/proxy_internal.h"
+
+enum { FRESH_US = 1000000 }; /* for the first request of a connection that was accepted just before */
+
+static void
+close_idle(struct proxy *proxy)
+{
+    for (struct link *at = proxy->idle_conns.next, *next; at != &proxy->idle_conns; at = next) {
+        struct conn *conn = LINK_OF(at, struct conn, link);
+        next = at->next;
+        if (conn->requests == 0)
+            deadline_set(proxy, &conn->deadline, proxy->now_us + FRESH_US);
+        else
+            conn_close(conn);
+    }
+}
+
+static void
+close_idle_upstreams(struct proxy *proxy)
+{
+    while (!link_is_empty(&proxy->idle_upstreams))
+        upstream_close(LINK_OF(proxy->idle_upstreams.next, struct upstream, all));
+}
+
+/* Cuts what passed its limit; true where some may still run. */
+static bool
+cut_late(struct proxy *proxy)
+{
+    for (struct link *at = proxy->streams.next, *next; at != &proxy->streams; at = next) {
+        struct stream *stream = LINK_OF(at, struct stream, link);
+        uint64_t end_us = stream->state == STREAM_TUNNEL ? proxy->drain_tunnels_us : proxy->drain_requests_us;
+        next = at->next;
+        if (proxy->now_us >= end_us) stream_close(stream, REASON_DRAINING);
+    }
+    if (proxy->now_us < proxy->drain_requests_us)
+        return !link_is_empty(&proxy->streams) || !link_is_empty(&proxy->idle_conns);
+    return !link_is_empty(&proxy->streams);
+}
+
+void
+drain_check(struct proxy *proxy)
+{
+    if (proxy->drain != DRAIN_RUNNING || cut_late(proxy) || !link_is_empty(&proxy->lingering)) return;
+    proxy->drain = DRAIN_DONE;
+    proxy->drain_done(proxy->drain_context);
+}
+
+void
+proxy_drain(struct proxy *proxy, uint64_t requests_us, uint64_t tunnels_us, void (*done)(void *context),
+    void *context)
+{
+    if (proxy->drain != DRAIN_NO) return;
+    proxy_enter(proxy);
+    accept_stop(proxy); /* while accepting is still allowed: the queue's clients are served */
+    proxy->drain = DRAIN_RUNNING;
+    proxy->drain_done = done;
+    proxy->drain_context = context;
+    proxy->drain_requests_us = proxy->now_us + requests_us;
+    proxy->drain_tunnels_us = proxy->now_us + tunnels_us;
+    atomic_store_explicit(&proxy->block->draining, 1, memory_order_relaxed);
+    close_idle(proxy);
+    close_idle_upstreams(proxy);
+    proxy_leave(proxy); /* also looks whether that was all; the sweep asks again */
+}

@@ -1,0 +1,384 @@
+#include <arpa/inet.h>
+#include <stdio.h>
+
+#include "core/proxy/proxy_internal.h"
+
+enum { REQUEST_ID_MAX = 128, FORWARDED_MAX = 32 };
+
+static const char hex[] = "0123456789abcdef";
+
+/* ---- the client's address
+ * --------------------------------------------------------------------------------------------- */
+
+static bool
+parse_address(struct slice text, struct sockaddr_storage *out)
+{
+    char copy[INET6_ADDRSTRLEN + 1];
+    struct sockaddr_in *v4 = (struct sockaddr_in *)out;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
+    if (text.len >= 2 && text.at[0] == '[' && text.at[text.len - 1] == ']')
+        text = (struct slice){text.at + 1, text.len - 2};
+    if (text.len == 0 || text.len >= sizeof copy) return false;
+    memcpy(copy, text.at, text.len);
+    copy[text.len] = '\0';
+    *out = (struct sockaddr_storage){0};
+    if (inet_pton(AF_INET, copy, &v4->sin_addr) == 1) {
+        out->ss_family = AF_INET;
+        return true;
+    }
+    if (inet_pton(AF_INET6, copy, &v6->sin6_addr) != 1) return false;
+    out->ss_family = AF_INET6;
+    return true;
+}
+
+struct slice
+forward_client_ip(const struct config *config, const struct headers *headers, const struct sockaddr *peer,
+    struct slice peer_ip)
+{
+    struct slice hops[FORWARDED_MAX], token, client = peer_ip;
+    unsigned count = 0;
+    if (!config_cidr_has(config->trusted_proxies, config->trusted_proxy_count, peer)) return peer_ip;
+    for (const struct header *row = headers_find(headers, HEADER_X_FORWARDED_FOR); row != NULL;
+         row = headers_next(headers, row)) {
+        for (struct slice rest = row->value; header_list_next(&rest, &token);)
+            hops[count++ % FORWARDED_MAX] = token;
+    }
+    for (unsigned i = 0; i < count && i < FORWARDED_MAX;
+         i++) { /* from the right: each hop vouches for the one before it */
+        struct sockaddr_storage address;
+        token = hops[(count - 1 - i) % FORWARDED_MAX];
+        if (!parse_address(token, &address)) break;
+        client = token;
+        if (!config_cidr_has(
+                config->trusted_proxies, config->trusted_proxy_count, (struct sockaddr *)&address))
+            break;
+    }
+    return client;
+}
+
+/* ---- ids
+ * --------------------------------------------------------------------------------------------------------------
+ */
+
+bool
+forward_request_id_is_valid(struct slice id)
+{
+    if (id.len == 0 || id.len > REQUEST_ID_MAX) return false;
+    for (size_t i = 0; i < id.len; i++) {
+        unsigned char c = (unsigned char)id.at[i];
+        bool is_alnum = (unsigned char)((c | 0x20) - 'a') < 26 || (unsigned char)(c - '0') < 10;
+        if (!is_alnum && strchr("-_.:+/=@", c) == NULL) return false;
+    }
+    return true;
+}
+
+static bool
+is_hex(const char *at, size_t len, bool *is_zero)
+{
+    *is_zero = true;
+    for (size_t i = 0; i < len; i++) {
+        bool ok = (unsigned char)(at[i] - '0') < 10 || (unsigned char)(at[i] - 'a') < 6;
+        if (!ok) return false;
+        if (at[i] != '0') *is_zero = false;
+    }
+    return true;
+}
+
+/* W3C Trace Context §3.2.2: version-traceid-parentid-flags in lower-case hex; ids of zeros and version ff are
+ * invalid; a later version may carry more behind the flags. */
+bool
+forward_traceparent_is_valid(struct slice value)
+{
+    bool is_zero;
+    if (value.len < 55 || value.at[2] != '-' || value.at[35] != '-' || value.at[52] != '-') return false;
+    if (!is_hex(value.at, 2, &is_zero) || memcmp(value.at, "ff", 2) == 0) return false;
+    if (is_zero ? value.len != 55 : value.len > 55 && value.at[55] != '-') return false;
+    if (!is_hex(value.at + 3, 32, &is_zero) || is_zero) return false;
+    if (!is_hex(value.at + 36, 16, &is_zero) || is_zero) return false;
+    return is_hex(value.at + 53, 2, &is_zero);
+}
+
+static char *
+put_hex(char *out, uint64_t number)
+{
+    for (int shift = 60; shift >= 0; shift -= 4)
+        *out++ = hex[number >> shift & 15];
+    return out;
+}
+
+static bool
+set_row(struct stream *stream, enum header_id id, struct slice name, struct slice value)
+{
+    headers_drop(&stream->parser.head.headers, id);
+    return headers_add(&stream->parser.head.headers, &stream->arena, id, name, value);
+}
+
+static bool
+set_request_id(struct stream *stream)
+{
+    const struct headers *headers = &stream->parser.head.headers;
+    const struct header *row = headers_find(headers, HEADER_X_REQUEST_ID);
+    if (row != NULL && headers_next(headers, row) == NULL && forward_request_id_is_valid(row->value)) {
+        stream->request_id = row->value;
+        return true;
+    }
+    char *id = arena_alloc(&stream->arena, 32);
+    if (id == NULL) return false;
+    put_hex(put_hex(id, proxy_random(stream->proxy)), proxy_random(stream->proxy));
+    stream->request_id = (struct slice){id, 32};
+    return set_row(stream, HEADER_X_REQUEST_ID, SLICE_LIT("X-Request-Id"), stream->request_id);
+}
+
+static bool
+set_traceparent(struct stream *stream)
+{
+    struct headers *headers = &stream->parser.head.headers;
+    const struct header *row = headers_find(headers, HEADER_TRACEPARENT);
+    char *out = arena_alloc(&stream->arena, 55);
+    if (out == NULL) return false;
+    if (row != NULL && headers_next(headers, row) == NULL && forward_traceparent_is_valid(row->value)) {
+        memcpy(out, row->value.at, 55);
+        memcpy(out, "00", 2); /* the version that we speak */
+    } else {
+        headers_drop(headers, HEADER_TRACESTATE); /* it belongs to the trace that was not continued */
+        memcpy(out, "00-", 3);
+        put_hex(put_hex(out + 3, proxy_random(stream->proxy)), proxy_random(stream->proxy) | 1);
+        memcpy(out + 35, "-", 1);
+        memcpy(out + 52, "-01", 3);
+    }
+    put_hex(out + 36, proxy_random(stream->proxy) | 1);
+    return set_row(stream, HEADER_TRACEPARENT, SLICE_LIT("traceparent"), (struct slice){out, 55});
+}
+
+/* ---- the request's headers
+ * ---------------------------------------------------------------------------------------------- */
+
+static void
+drop_untrusted(struct headers *headers)
+{
+    static const char prefix[] = "x-forwarded-";
+    for (uint32_t i = 0; i < headers->count; i++) {
+        struct header *row = &headers->rows[i];
+        bool is_ours = row->id == HEADER_FORWARDED || row->id == HEADER_X_REAL_IP ||
+                       (row->name.len > sizeof prefix - 1 &&
+                           slice_equal_nocase(
+                               (struct slice){row->name.at, sizeof prefix - 1}, SLICE_LIT("x-forwarded-")));
+        if (is_ours) row->flags |= HEADER_F_DROP;
+    }
+}
+
+static bool
+set_forwarded_for(struct stream *stream)
+{
+    struct headers *headers = &stream->parser.head.headers;
+    struct slice ip = slice_of(stream->conn->ip);
+    const struct header *first = headers_find(headers, HEADER_X_FORWARDED_FOR);
+    if (first != NULL) { /* what is left of it came from a trusted proxy */
+        size_t len = ip.len;
+        for (const struct header *row = first; row != NULL; row = headers_next(headers, row))
+            len += row->value.len + 2;
+        char *joined = arena_alloc(&stream->arena, len), *out = joined;
+        if (joined == NULL) return false;
+        for (const struct header *row = first; row != NULL; row = headers_next(headers, row)) {
+            if (row->value.len == 0) continue;
+            memcpy(out, row->value.at, row->value.len);
+            memcpy(out + row->value.len, ", ", 2);
+            out += row->value.len + 2;
+        }
+        memcpy(out, ip.at, ip.len);
+        ip = (struct slice){joined, (size_t)(out - joined) + ip.len};
+    }
+    return set_row(stream, HEADER_X_FORWARDED_FOR, SLICE_LIT("X-Forwarded-For"), ip);
+}
+
+static bool
+set_forwarded(struct stream *stream)
+{
+    struct headers *headers = &stream->parser.head.headers;
+    const struct h1_head *head = &stream->parser.head;
+    if (!set_forwarded_for(stream)) return false;
+    if (headers_find(headers, HEADER_X_FORWARDED_PROTO) == NULL &&
+        !headers_add(headers, &stream->arena, HEADER_X_FORWARDED_PROTO, SLICE_LIT("X-Forwarded-Proto"),
+            SLICE_LIT("http")))
+        return false;
+    return headers_find(headers, HEADER_X_FORWARDED_HOST) != NULL || head->authority.len == 0 ||
+           headers_add(headers, &stream->arena, HEADER_X_FORWARDED_HOST, SLICE_LIT("X-Forwarded-Host"),
+               head->authority);
+}
+
+/* The protocols asked for, without h2c, which would let a client speak past us to the backend. Empty: no
+ * upgrade. */
+static struct slice
+upgrade_list(struct stream *stream)
+{
+    const struct header *row = headers_find(&stream->parser.head.headers, HEADER_UPGRADE);
+    struct slice token;
+    if (!stream->parser.head.upgrade || row == NULL) return SLICE_NONE;
+    char *out = arena_alloc(&stream->arena, row->value.len * 2 + 2);
+    size_t len = 0;
+    if (out == NULL) return SLICE_NONE;
+    for (struct slice rest = row->value; header_list_next(&rest, &token);) {
+        if (slice_equal_nocase(token, SLICE_LIT("h2c")) || slice_equal_nocase(token, SLICE_LIT("h2")))
+            continue;
+        if (len > 0) {
+            memcpy(out + len, ", ", 2);
+            len += 2;
+        }
+        memcpy(out + len, token.at, token.len);
+        len += token.len;
+    }
+    return (struct slice){out, len};
+}
+
+static bool
+rewrite_target(struct stream *stream)
+{
+    const struct config_route *route = stream->route;
+    struct slice strip = slice_of(route->rewrite.strip_prefix), add = slice_of(route->rewrite.add_prefix);
+    struct slice target = stream->target;
+    while (strip.len > 0 && strip.at[strip.len - 1] == '/')
+        strip.len--;
+    while (add.len > 0 && add.at[add.len - 1] == '/')
+        add.len--;
+    if (strip.len > 0 && route_prefix_matches(target, strip)) {
+        target = (struct slice){target.at + strip.len, target.len - strip.len};
+        if (target.len == 0) target = SLICE_LIT("/");
+    }
+    if (add.len > 0) {
+        char *joined = arena_alloc(&stream->arena, add.len + target.len);
+        if (joined == NULL) return false;
+        memcpy(joined, add.at, add.len);
+        memcpy(joined + add.len, target.at, target.len);
+        target = (struct slice){joined, add.len + target.len};
+    }
+    stream->target = target;
+    return true;
+}
+
+bool
+forward_request(struct stream *stream)
+{
+    const struct config *config = stream->generation->config;
+    struct headers *headers = &stream->parser.head.headers;
+    const struct h1_head *head = &stream->parser.head;
+    stream->upgrade_list = upgrade_list(stream);
+    stream->upgrade = stream->upgrade_list.len > 0;
+    h1_drop_hop_by_hop(headers);
+    headers_drop(headers, HEADER_HTTP2_SETTINGS);
+    if (!head->expect_continue || head->body == BODY_NONE) headers_drop(headers, HEADER_EXPECT);
+    if (!config_cidr_has(config->trusted_proxies, config->trusted_proxy_count, &stream->conn->peer.any))
+        drop_untrusted(headers);
+    return set_forwarded(stream) && set_request_id(stream) && set_traceparent(stream) &&
+           rewrite_target(stream);
+}
+
+static struct slice
+full_target(struct stream *stream, const struct endpoint *endpoint)
+{
+    struct slice path = stream->target, query = stream->query;
+    if (endpoint->prefix_len == 0 && !stream->parser.head.has_query) return path;
+    char *out = arena_alloc(&stream->arena, endpoint->prefix_len + path.len + query.len + 1);
+    if (out == NULL) return SLICE_NONE;
+    size_t len = endpoint->prefix_len;
+    memcpy(out, endpoint->prefix, len);
+    memcpy(out + len, path.at, path.len);
+    len += path.len;
+    if (stream->parser.head.has_query) {
+        out[len++] = '?';
+        if (query.len > 0) memcpy(out + len, query.at, query.len);
+        len += query.len;
+    }
+    return (struct slice){out, len};
+}
+
+bool
+forward_write_request(struct stream *stream, const struct endpoint *endpoint, struct slice *written)
+{
+    const struct h1_head *head = &stream->parser.head;
+    struct slice host =
+        stream->route->rewrite.host != NULL ? slice_of(stream->route->rewrite.host) : head->authority;
+    if (host.len == 0)
+        host = (struct slice){endpoint->host, endpoint->host_len}; /* HTTP/1.0: 1.1 asks for one */
+    struct h1_out out = {
+        .method = head->method_text,
+        .target = full_target(stream, endpoint),
+        .headers = &head->headers,
+        .body = head->body,
+        .length = head->length,
+        .no_framing = head->body == BODY_NONE,
+    };
+    if (out.target.at == NULL) return false;
+    /* RFC 9110 §8.6: methods that expect content say so when there is none. */
+    if (head->body == BODY_NONE &&
+        (head->method == METHOD_POST || head->method == METHOD_PUT || head->method == METHOD_PATCH)) {
+        out.body = BODY_LENGTH;
+        out.no_framing = false;
+    }
+    if (stream->upgrade) {
+        out.connection = SLICE_LIT("upgrade");
+        out.upgrade = stream->upgrade_list;
+    }
+    size_t bound = h1_head_bound(&out, host);
+    char *text = arena_alloc(&stream->arena, bound);
+    if (text == NULL) return false;
+    *written = (struct slice){text, h1_write_request(&out, host, text, bound)};
+    return written->len > 0;
+}
+
+/* ---- the response's headers
+ * --------------------------------------------------------------------------------------------- */
+
+/* HEAD and 304 say how long the body would be (RFC 9110 §8.6): that row stays, though the body's framing is
+ * none. */
+static void
+keep_length(struct headers *headers)
+{
+    for (uint32_t i = 0; i < headers->count; i++) {
+        struct header *row = &headers->rows[i];
+        if (row->id != HEADER_CONTENT_LENGTH) continue;
+        row->flags &= (uint16_t)~HEADER_F_DROP;
+        headers->seen |= (uint64_t)1 << (HEADER_CONTENT_LENGTH % 64);
+        return;
+    }
+}
+
+static bool
+add_response_rows(struct stream *stream, struct headers *headers)
+{
+    const struct headers *cookies = &stream->request.set_cookies;
+    for (uint32_t i = 0; i < cookies->count; i++) {
+        const struct header *row = &cookies->rows[i];
+        if (row->flags & HEADER_F_DROP) continue;
+        if (!headers_add(headers, &stream->arena, row->id, row->name, row->value)) return false;
+    }
+    /* RFC 9110 §6.6.1: a recipient with a clock adds the date that the origin left out. */
+    return headers_find(headers, HEADER_DATE) != NULL ||
+           headers_add(headers, &stream->arena, HEADER_DATE, SLICE_LIT("Date"), proxy_date(stream->proxy));
+}
+
+bool
+forward_write_response(struct stream *stream, struct slice *written)
+{
+    struct h1_head *answer = &stream->response.head;
+    bool is_head = stream->parser.head.method == METHOD_HEAD;
+    bool is_bodiless = is_head || answer->status == 204 || answer->status == 304;
+    h1_drop_hop_by_hop(&answer->headers);
+    if (answer->status != 204 && (is_head || answer->status == 304)) keep_length(&answer->headers);
+    if (!add_response_rows(stream, &answer->headers)) return false;
+    struct h1_out out = {
+        .status = answer->status,
+        .headers = &answer->headers,
+        .body = answer->body == BODY_NONE ? BODY_LENGTH : stream->down.to,
+        .length = answer->length,
+        .no_framing = is_bodiless,
+    };
+    if (!stream->keep_alive)
+        out.connection = SLICE_LIT("close");
+    else if (stream->parser.head.minor == 0)
+        out.connection = SLICE_LIT("keep-alive");
+    size_t bound = h1_head_bound(&out, SLICE_NONE);
+    char *text = arena_alloc(&stream->arena, bound);
+    if (text == NULL) return false;
+    *written = (struct slice){text, h1_write_response(&out, text, bound)};
+    return written->len > 0;
+}

@@ -1,0 +1,515 @@
+/* core/proxy/proxy_internal.h: what the files of this room share. One worker, one thread, one event_base.
+ *
+ *   conn (client socket) --owns--> stream (one request) --owns--> upstream (backend socket)
+ *
+ * A conn lives from accept to close; it has a stream only between a request's first byte and its response's
+ * last. An upstream belongs to a stream, or idles in its endpoint's pool. What is closed rests until the
+ * callback ends. */
+#ifndef FLUXGATE_PROXY_PROXY_INTERNAL_H
+#define FLUXGATE_PROXY_PROXY_INTERNAL_H
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "core/base/arena.h"
+#include "core/http/h1.h"
+#include "core/http/reason.h"
+#include "core/proxy/proxy.h"
+#include "core/shm/ring.h"
+
+enum {
+    BUF_SMALL = 16384, /* one head and what came with it; a struct buf with its header is this size */
+    BUF_LARGE = 65536, /* a body that filled a small one */
+    RELAY_IOVS = 26,
+    RELAY_SCRATCH = 192,
+    ATTEMPTS_MAX = 3,
+    INTERIM_MAX = 16, /* 1xx heads of one answer: more is a broken backend */
+    ARENA_STREAM = 8192,
+    COMMON_TIMEOUTS = 64,
+    BUDGET_SECONDS = 10,
+    NUDGE_US = 1000000,
+};
+
+/* ---- lists
+ * ---------------------------------------------------------------------------------------------------------
+ */
+struct link {
+    struct link *prev, *next;
+};
+#define LINK_OF(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+
+static inline void
+link_init(struct link *head)
+{
+    head->prev = head->next = head;
+}
+
+static inline bool
+link_is_empty(const struct link *head)
+{
+    return head->next == head;
+}
+
+static inline void
+link_push(struct link *head, struct link *entry) /* to the front */
+{
+    entry->prev = head;
+    entry->next = head->next;
+    head->next->prev = entry;
+    head->next = entry;
+}
+
+static inline void
+link_remove(struct link *entry)
+{
+    entry->prev->next = entry->next;
+    entry->next->prev = entry->prev;
+    link_init(entry);
+}
+
+/* ---- buffers (pool.c)
+ * ---------------------------------------------------------------------------------------------- */
+/*  bytes                at                 end             cap
+ *    |  done with        |  not yet used    |  free         |     */
+struct buf {
+    struct buf *next; /* in the pool */
+    uint32_t at, end, cap;
+    char bytes[];
+};
+
+struct buf_pool {
+    struct buf *small, *large;
+    unsigned small_count, large_count;
+};
+
+/* Any size: the two pooled ones come from their list. NULL: out of memory. buf_give(NULL) is fine. */
+MUST_CHECK
+struct buf *buf_take(struct buf_pool *pool, size_t bytes);
+void buf_give(struct buf_pool *pool, struct buf **buf);
+void buf_pool_fini(struct buf_pool *pool);
+
+static inline size_t
+buf_used(const struct buf *buf)
+{
+    return buf->end - buf->at;
+}
+
+/* ---- relays (body.c)
+ * ----------------------------------------------------------------------------------------------- */
+enum relay_state {
+    RELAY_OPEN,    /* the source has more to say */
+    RELAY_ENDED,   /* the source's last byte is queued */
+    RELAY_DONE,    /* ... and written */
+    RELAY_DROPPED, /* given up: the sink takes no more */
+};
+
+/* One direction of a message: decodes the source's framing, encodes the sink's, holds at most one buffer. */
+struct relay {
+    enum relay_state state;
+    enum body_kind from, to;
+    uint64_t left;  /* of a BODY_LENGTH source */
+    uint64_t limit; /* of a BODY_CHUNKED source's data; 0: none */
+    uint64_t body_bytes;
+    struct h1_chunked chunked;
+    struct buf *buf;     /* what was read and is not queued yet: borrowed from the stream */
+    uint32_t read_bytes; /* size of the next buffer: grows once one was filled */
+    unsigned iov_at, iov_count, scratch_used;
+    struct iovec iov[RELAY_IOVS];
+    char scratch[RELAY_SCRATCH]; /* chunk size lines */
+};
+
+enum pump {
+    PUMP_SOURCE,       /* all is written; waits for the source to become readable */
+    PUMP_SINK,         /* waits for the sink to become writable */
+    PUMP_DONE,         /* ended and written */
+    PUMP_EOF,          /* the source closed before the end of the body */
+    PUMP_SOURCE_ERROR, /* errno */
+    PUMP_SINK_ERROR,   /* errno */
+    PUMP_BAD,          /* the source's framing is broken: relay->chunked.error */
+    PUMP_NO_MEMORY,
+};
+
+void relay_init(
+    struct relay *relay, enum body_kind from, enum body_kind to, uint64_t length, struct buf *buf);
+/* The same, behind what is queued already. */
+void relay_begin(
+    struct relay *relay, enum body_kind from, enum body_kind to, uint64_t length, struct buf *buf);
+/* Queues bytes that stand before the body (a head). False: the queue is full. */
+MUST_CHECK
+bool relay_queue(struct relay *relay, const char *bytes, size_t len);
+/* Queues what the buffer holds, as far as the queue has room. False: broken framing or no memory
+ * (chunked.error). */
+MUST_CHECK
+bool relay_fill(struct relay *relay, struct arena *arena);
+/* A BODY_CLOSE source came to its end. */
+void relay_eof(struct relay *relay);
+bool relay_is_flushed(const struct relay *relay);
+/* Writes the queue: PUMP_SOURCE (empty), PUMP_SINK or PUMP_SINK_ERROR; *written grows. */
+enum pump relay_flush(struct relay *relay, int sink, uint64_t *written);
+
+/* ---- deadlines (proxy.c)
+ * ------------------------------------------------------------------------------------------- */
+/* A timer that is moved by a store: it fires no later than due, and when it fires early it is armed again for
+ * the rest, so that a busy connection touches libevent once a timeout and not once a request. */
+struct deadline {
+    struct event event;
+    uint64_t due_us;   /* UINT64_MAX: none */
+    uint64_t fires_us; /* of the pending event; 0: not pending */
+};
+void deadline_set(struct proxy *proxy, struct deadline *deadline, uint64_t due_us);
+bool deadline_is_due(
+    struct proxy *proxy, struct deadline *deadline); /* in its callback; arms again where it is not */
+void deadline_stop(struct deadline *deadline);
+
+/* ---- objects
+ * ------------------------------------------------------------------------------------------------------- */
+/* name, what it awaits */
+#define CONN_STATES(X)                                                                                       \
+    X(IDLE)   /* the first byte of a request; list idle; timeouts.keepalive */                               \
+    X(BUSY)   /* its stream; list busy; the stream's timeout */                                              \
+    X(READY)  /* bytes of the next request are here; list ready until the callback ends */                   \
+    X(LINGER) /* the peer's FIN after our last answer; list lingering; LINGER_US */                          \
+    X(CLOSED) /* the callback's end; list resting */
+#define X(name) CONN_##name,
+enum conn_state { CONN_STATES(X) };
+#undef X
+
+enum conn_input {
+    INPUT_OPEN,  /* read event registered */
+    INPUT_HELD,  /* taken off while nobody wants the bytes: a level-triggered event would spin */
+    INPUT_ENDED, /* FIN was read: the peer may still read */
+};
+
+struct conn {
+    struct link link;
+    struct proxy *proxy;
+    struct stream *stream; /* BUSY */
+    struct buf *left;      /* READY: bytes past the last request */
+    int fd;
+    enum conn_state state;
+    enum conn_input input;
+    uint32_t requests;
+    uint32_t discarded; /* LINGER */
+    short writing;      /* EV_WRITE while registered */
+    bool counted;       /* in shm_worker.connections: one shed at the door is not */
+    struct event read, write;
+    struct deadline deadline;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } peer;
+    char ip[INET6_ADDRSTRLEN];
+};
+
+/* One endpoint as this worker knows it, checked again whenever the table's version moved. */
+struct endpoint {
+    uint32_t slot, incarnation, service;
+    uint64_t version, text_hash, address_hash;
+    struct link idle; /* upstreams, the youngest first */
+    unsigned idle_count;
+    socklen_t address_len;
+    struct sockaddr_storage address;
+    uint32_t id_len, prefix_len, host_len;
+    char *id, *prefix, *host; /* one block behind `id`; host with port, for requests without a Host */
+};
+
+enum upstream_state {
+    UPSTREAM_CONNECTING, /* write event registered */
+    UPSTREAM_BUSY,       /* a stream's */
+    UPSTREAM_IDLE,       /* in its endpoint's pool; a readable one is closed */
+    UPSTREAM_CLOSED,     /* list resting */
+};
+
+struct upstream {
+    struct link link;
+    struct link all; /* proxy->idle while IDLE, oldest last */
+    struct proxy *proxy;
+    struct stream *stream;
+    int fd;
+    enum upstream_state state;
+    short reading, writing; /* EV_READ, EV_WRITE while registered */
+    uint32_t slot, incarnation;
+    uint64_t address_hash;
+    uint32_t served;
+    uint64_t idle_since_us, idle_until_us;
+    struct event read, write;
+};
+
+/* name, allowed next states */
+#define STREAM_STATES(X)                                                                                     \
+    X(HEAD)    /* the rest of the request head; client_header */                                             \
+    X(CONNECT) /* the backend's socket; connect */                                                           \
+    X(WAIT)    /* the response head, while the request still goes out; client_body_gap, then response */     \
+    X(REPLY)   /* both bodies; stream_idle */                                                                \
+    X(ANSWER)  /* the client's socket, for our own answer; stream_idle */                                    \
+    X(TUNNEL)  /* bytes of either side; tunnel_idle */                                                       \
+    X(CLOSED)  /* the callback's end; list resting */
+#define X(name) STREAM_##name,
+enum stream_state { STREAM_STATES(X) };
+#undef X
+enum { STREAM_STATE_COUNT = STREAM_CLOSED + 1 };
+
+enum body_kept {
+    BODY_KEPT, /* the head's buffer holds every body byte read so far: the request can be sent again */
+    BODY_GONE,
+};
+
+struct stream {
+    struct link link;
+    struct proxy *proxy;
+    struct conn *conn;
+    enum stream_state state;
+    struct generation *generation;         /* pinned until the response head is queued; then NULL */
+    uint64_t started_us, due_us, nudge_us; /* nudge: when the client is sent 100 Continue; 0: not */
+    struct config_timeouts timeouts;
+    uint64_t bytes_in, bytes_out;
+
+    /* the request */
+    struct h1_parser parser;
+    struct buf *in;   /* the head, and what of the body fits behind it */
+    struct buf *body; /* what does not */
+    enum body_kept kept;
+    struct slice path, query; /* normal form as matched; query as it came */
+    struct slice target;      /* path after rewrite, before the endpoint's prefix */
+    struct slice host, request_id, upgrade_list;
+    const struct config_route *route;           /* while the generation is pinned */
+    uint32_t route_id, service_id, strategy_id; /* shm names; UINT32_MAX */
+    struct script_request request;
+    uint32_t head_bytes;
+
+    /* the present attempt */
+    struct upstream *upstream;
+    uint32_t slot;                        /* counted by slot_begin until slot_end; SLOT_NONE */
+    uint32_t last_slot, last_incarnation; /* the last one tried, for log and statistics */
+    uint64_t picked_us;
+    uint64_t sent; /* request bytes the kernel took in this attempt */
+    bool pooled;   /* the attempt runs on a connection that served before */
+    uint32_t attempts;
+
+    /* the response */
+    struct h1_parser response;
+    struct buf *back;
+    uint32_t interims;
+    int status; /* final, as the client saw it; 0 before */
+    enum reason reason;
+    bool keep_alive; /* of the client's connection after this answer */
+    bool upgrade;    /* asked of the backend */
+
+    /* what a new request does not find zeroed */
+    struct arena arena;
+    struct relay up, down; /* to the backend, to the client */
+};
+
+struct listener {
+    struct event event;
+    int fd;
+    uint64_t inode, device;
+    unsigned burst; /* accepts tried an event: grows while the queue is long */
+    struct proxy *proxy;
+};
+
+enum drain_state { DRAIN_NO, DRAIN_RUNNING, DRAIN_DONE };
+
+struct proxy {
+    struct event_base *base;
+    struct shm *shm;
+    struct shm_worker *block;
+    struct shm_totals *totals;
+    struct ring *ring;
+    struct stats *stats;
+    unsigned worker;
+    struct generation *generation; /* the newest */
+    uint64_t endpoints_version;
+    uint64_t now_us; /* of the present callback */
+
+    struct listener **listeners;
+    size_t listener_count;
+    struct event accept_resume;
+    bool accept_paused;
+    unsigned shedding; /* connections told 503 at the door and lingering */
+
+    struct link idle_conns, busy_conns, ready_conns, lingering; /* conns by state */
+    struct link streams, upstreams;                             /* live; upstreams: CONNECTING and BUSY */
+    struct link idle_upstreams;                                 /* by `all` */
+    struct link resting_conns, resting_streams, resting_upstreams;
+    uint32_t connections, stream_count, tunnels;
+
+    struct endpoint **endpoints; /* by slot */
+    uint32_t endpoint_cap;
+
+    struct buf_pool buffers;
+    struct link free_streams;
+    unsigned free_stream_count;
+
+    struct event sweep;
+    struct {
+        uint64_t us;
+        const struct timeval *tv;
+    } common[COMMON_TIMEOUTS];
+    unsigned common_count;
+
+    struct budget {
+        uint64_t second[BUDGET_SECONDS];
+        uint32_t requests[BUDGET_SECONDS], retries[BUDGET_SECONDS];
+    } budget;
+    uint64_t random[4];
+    char date[64];
+    uint64_t date_second;
+
+    enum drain_state drain;
+    uint64_t drain_requests_us, drain_tunnels_us; /* when what is left is cut */
+    void (*drain_done)(void *);
+    void *drain_context;
+};
+
+/* proxy.c */
+void proxy_enter(struct proxy *proxy);   /* first in each callback */
+void proxy_leave(struct proxy *proxy);   /* last in each callback: begins READY requests, frees what rests */
+void proxy_refresh(struct proxy *proxy); /* where the endpoint table moved */
+struct slice proxy_date(struct proxy *proxy);
+uint64_t proxy_random(struct proxy *proxy);
+void generation_get(struct generation *generation);
+void generation_put(struct generation **generation);
+
+/* accept.c */
+void accept_start(struct proxy *proxy);  /* registers what is not registered */
+void accept_resume(struct proxy *proxy); /* a descriptor came free */
+void accept_stop(struct proxy *proxy);   /* empties the queues, closes the sockets */
+
+/* conn.c */
+MUST_CHECK
+struct conn *conn_new(struct proxy *proxy, int fd, const struct sockaddr *peer);
+void conn_shed(struct conn *conn); /* 503 and a close, without a stream */
+void conn_close(struct conn *conn);
+void conn_reset(struct conn *conn); /* the peer sees RST: an answer without its end */
+void conn_linger(
+    struct conn *conn); /* SHUT_WR, then reads until FIN, bounded: the peer gets our last answer whole */
+/* The stream is over. `left` (taken) holds bytes of the next request, or is NULL. */
+void conn_next(struct conn *conn, struct buf **left);
+void conn_begin(struct conn *conn); /* READY: the next request from the bytes that are here */
+void conn_want_read(struct conn *conn, bool want);
+void conn_want_write(struct conn *conn, bool want);
+void conn_free(struct conn *conn);
+
+/* stream.c */
+MUST_CHECK
+struct stream *stream_new(struct conn *conn, struct buf *in); /* takes `in` where it succeeds */
+void stream_enter(struct stream *stream, enum stream_state state);
+void stream_arm(struct stream *stream); /* something moved: the state's timeout starts again */
+void stream_close(struct stream *stream, enum reason reason);
+void stream_on_head(struct stream *stream);     /* bytes came in `in` */
+void stream_on_readable(struct stream *stream); /* the client's socket */
+void stream_on_writable(struct stream *stream);
+void stream_on_timeout(struct stream *stream);
+void stream_rest_free(struct proxy *proxy, struct stream *stream);
+void stream_release_generation(struct stream *stream);
+const char *stream_state_word(enum stream_state state);
+void stream_pump_up(struct stream *stream, bool may_read);
+void stream_pump_down(struct stream *stream, bool may_read);
+void stream_client_gone(struct stream *stream);
+
+/* attempt.c */
+void attempt_begin(struct stream *stream);
+void attempt_fail(
+    struct stream *stream, enum reason reason); /* retries or answers; before the response head only */
+void attempt_end(
+    struct stream *stream); /* takes the request off its endpoint; gives or closes the connection */
+void attempt_observe(struct stream *stream, int status, enum reason failure, const struct headers *headers);
+void attempt_on_connected(struct stream *stream);
+void attempt_on_readable(struct stream *stream);
+void attempt_on_writable(struct stream *stream);
+
+/* response.c */
+void response_on_bytes(struct stream *stream);
+void response_send_continue(struct stream *stream);
+void response_flush_interim(struct stream *stream);
+
+/* reply.c: our own answers. `reason` goes to the log; status 0 takes the reason's own. */
+void reply_reason(struct stream *stream, enum reason reason, int status, const char *sentence);
+void reply_route(struct stream *stream); /* redirect and respond */
+void reply_text(struct stream *stream, int status, const char *type, struct slice body, struct slice name,
+    struct slice value);
+
+/* forward.c */
+MUST_CHECK
+bool forward_request(struct stream *stream);
+MUST_CHECK
+bool forward_write_request(struct stream *stream, const struct endpoint *endpoint, struct slice *head);
+MUST_CHECK
+bool forward_write_response(struct stream *stream, struct slice *head);
+bool forward_request_id_is_valid(struct slice id);
+bool forward_traceparent_is_valid(struct slice value);
+/* The client's address: the peer's, or where the peer is trusted the rightmost one of X-Forwarded-For that is
+ * not. */
+struct slice forward_client_ip(const struct config *config, const struct headers *headers,
+    const struct sockaddr *peer, struct slice peer_ip);
+
+/* route.c */
+struct route_table;
+MUST_CHECK
+struct route_table *route_table_new(
+    struct shm *shm, const struct config *config, const struct script *script);
+void route_table_free(struct route_table *table);
+struct route_request {
+    enum method method;
+    struct slice method_text, host, path, query;
+    const struct headers *headers;
+};
+/* First match in the file's order; NULL where there is none. Hot. */
+const struct config_route *route_find(const struct route_table *table, const struct route_request *request);
+uint32_t route_name_id(const struct route_table *table, const struct config_route *route);
+uint32_t route_service_id(const struct route_table *table, uint32_t service);
+uint32_t route_strategy_id(const struct route_table *table, uint32_t service);
+bool route_prefix_matches(struct slice path, struct slice prefix); /* by segment */
+bool route_host_matches(struct slice pattern, struct slice host);
+
+/* upstream.c */
+struct endpoint *endpoint_get(struct proxy *proxy, uint32_t slot); /* NULL: gone */
+struct endpoint *endpoint_find(
+    struct proxy *proxy, uint32_t slot, uint32_t incarnation); /* as last known; NULL */
+void endpoints_check(struct proxy *proxy); /* the table moved: drops what is gone, with its connections */
+void endpoints_fini(struct proxy *proxy);
+/* An idle connection, NULL where none may be used by this request. */
+struct upstream *upstream_take(struct endpoint *endpoint, uint64_t now_us, bool idempotent);
+/* A new one, CONNECTING (or BUSY where the kernel connected at once). NULL with errno. */
+MUST_CHECK
+struct upstream *upstream_connect(struct proxy *proxy, const struct endpoint *endpoint);
+/* Back to the pool, or closed where it is full or the endpoint changed; *upstream becomes NULL. */
+void upstream_give(struct upstream **upstream, uint64_t idle_us);
+void upstream_close(struct upstream *upstream);
+void upstream_want_read(struct upstream *upstream, bool want);
+void upstream_want_write(struct upstream *upstream, bool want);
+void upstream_sweep(struct proxy *proxy);
+void upstream_free(struct upstream *upstream);
+uint64_t upstream_idle_us(uint64_t configured_us, uint32_t keep_alive_s);
+
+/* retry.c */
+struct retry_case {
+    enum reason reason;
+    bool idempotent;
+    bool pooled;
+    enum body_kept kept;
+    uint64_t sent; /* bytes of the request that the kernel took */
+    bool answered; /* a byte of any response reached the client */
+    uint32_t attempts;
+};
+enum retry_verdict { RETRY_NO, RETRY_SAME, RETRY_OTHER };
+/* SAME: on a fresh connection to the same endpoint, for the pooled one was stale; OTHER: another endpoint. */
+enum retry_verdict retry_decide(const struct retry_case *retry);
+void budget_count_request(struct budget *budget, uint64_t now_us);
+bool budget_take_retry(struct budget *budget, uint64_t now_us); /* counts it where it is allowed */
+
+/* accesslog.c */
+void accesslog_write(struct stream *stream, uint64_t duration_us);
+
+/* tunnel.c */
+void tunnel_open(struct stream *stream);
+void tunnel_pump(struct stream *stream, bool client_readable, bool upstream_readable);
+
+/* drain.c */
+void drain_check(struct proxy *proxy);
+
+#endif

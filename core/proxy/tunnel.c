@@ -1,0 +1,127 @@
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "core/proxy/proxy_internal.h"
+
+enum { TUNNEL_ROUNDS = 8 };
+
+enum side { SIDE_IDLE, SIDE_BLOCKED, SIDE_OVER, SIDE_BROKEN };
+
+/* One direction until its source is empty or its sink is full; a FIN travels on as a half-close. */
+static enum side
+pump_side(struct stream *stream, struct relay *relay, struct buf **own, int source, int sink, bool may_read,
+    uint64_t *read_bytes, uint64_t *written)
+{
+    struct buf_pool *pool = &stream->proxy->buffers;
+    for (unsigned round = 0; relay->state == RELAY_OPEN || relay->state == RELAY_ENDED; round++) {
+        if (!relay_fill(relay, &stream->arena)) return SIDE_BROKEN;
+        switch (relay_flush(relay, sink, written)) {
+        case PUMP_SINK: return SIDE_BLOCKED;
+        case PUMP_SINK_ERROR: return SIDE_BROKEN;
+        default: break;
+        }
+        if (relay->state == RELAY_ENDED) {
+            relay->state = RELAY_DONE;
+            (void)shutdown(
+                sink, SHUT_WR); /* fails only where the peer is gone: the other direction will learn it */
+            return SIDE_OVER;
+        }
+        if (relay->buf != NULL && buf_used(relay->buf) > 0) continue;
+        buf_give(pool, own);
+        relay->buf = NULL;
+        if (!may_read || round >= TUNNEL_ROUNDS) return SIDE_IDLE;
+        relay->buf = *own = buf_take(pool, relay->read_bytes);
+        if (*own == NULL) return SIDE_BROKEN;
+        ssize_t n = recv(source, (*own)->bytes, (*own)->cap, 0);
+        if (n > 0) {
+            (*own)->end = (uint32_t)n;
+            *read_bytes += (uint64_t)n;
+            may_read = (size_t)n == (*own)->cap;
+            if (may_read) relay->read_bytes = BUF_LARGE - sizeof(struct buf);
+        } else if (n == 0) {
+            relay_eof(relay);
+        } else if (errno == EAGAIN || errno == EINTR) {
+            may_read = false;
+        } else {
+            return SIDE_BROKEN;
+        }
+    }
+    return SIDE_OVER;
+}
+
+void
+tunnel_pump(struct stream *stream, bool client_readable, bool upstream_readable)
+{
+    struct conn *conn = stream->conn;
+    struct upstream *upstream = stream->upstream;
+    struct buf **own = stream->up.buf == stream->in && stream->in != NULL ? &stream->in : &stream->body;
+    uint64_t ignored = 0;
+    if (client_readable && !relay_is_flushed(&stream->up)) {
+        conn_want_read(conn, false);
+        client_readable = false;
+    }
+    if (upstream_readable && !relay_is_flushed(&stream->down)) {
+        upstream_want_read(upstream, false);
+        upstream_readable = false;
+    }
+    enum side up = pump_side(
+        stream, &stream->up, own, conn->fd, upstream->fd, client_readable, &stream->bytes_in, &stream->sent);
+    enum side down = up == SIDE_BROKEN ? SIDE_BROKEN
+                                       : pump_side(stream, &stream->down, &stream->back, upstream->fd,
+                                             conn->fd, upstream_readable, &ignored, &stream->bytes_out);
+    if (up == SIDE_BROKEN || down == SIDE_BROKEN || (up == SIDE_OVER && down == SIDE_OVER)) {
+        stream_close(stream, REASON_NONE);
+        return;
+    }
+    upstream_want_write(upstream, up == SIDE_BLOCKED);
+    conn_want_write(conn, down == SIDE_BLOCKED);
+    if (up == SIDE_IDLE) conn_want_read(conn, true);
+    if (up == SIDE_OVER) conn_want_read(conn, false);
+    if (down != SIDE_BLOCKED) upstream_want_read(upstream, down == SIDE_IDLE);
+    stream_arm(stream);
+}
+
+static bool
+write_head(struct stream *stream, struct slice *written)
+{
+    struct h1_head *answer = &stream->response.head;
+    const struct header *row = headers_find(&answer->headers, HEADER_UPGRADE);
+    struct slice protocol = row == NULL ? SLICE_NONE : row->value;
+    h1_drop_hop_by_hop(&answer->headers);
+    struct h1_out out = {.status = 101,
+        .headers = &answer->headers,
+        .no_framing = true,
+        .connection = SLICE_LIT("upgrade"),
+        .upgrade = protocol};
+    size_t bound = h1_head_bound(&out, SLICE_NONE);
+    char *text = arena_alloc(&stream->arena, bound);
+    if (protocol.len == 0 || text == NULL) return false;
+    *written = (struct slice){text, h1_write_response(&out, text, bound)};
+    return written->len > 0;
+}
+
+/* The backend said 101: what the client sent behind its request goes now, and from here on bytes are bytes.
+ */
+void
+tunnel_open(struct stream *stream)
+{
+    struct proxy *proxy = stream->proxy;
+    struct slice head;
+    if (stream->up.state != RELAY_DONE || !write_head(stream, &head) ||
+        !relay_queue(&stream->down, head.at, head.len)) {
+        attempt_fail(stream, REASON_BAD_RESPONSE);
+        return;
+    }
+    attempt_observe(stream, 101, REASON_NONE, &stream->response.head.headers);
+    stream->reason = REASON_NONE;
+    stream->nudge_us = 0;
+    stream->status = 101;
+    stream->keep_alive = false;
+    relay_begin(&stream->up, BODY_CLOSE, BODY_CLOSE, 0, stream->in);
+    relay_begin(&stream->down, BODY_CLOSE, BODY_CLOSE, 0, stream->back);
+    stream_release_generation(stream);
+    atomic_store_explicit(&proxy->block->tunnels, ++proxy->tunnels, memory_order_relaxed);
+    atomic_fetch_add_explicit(&proxy->totals->tunnels, 1, memory_order_relaxed);
+    stream_enter(stream, STREAM_TUNNEL);
+    tunnel_pump(stream, false, false);
+}

@@ -131,6 +131,20 @@ set_headers(struct curl_slist **list, const struct caller_request *request)
     return ok;
 }
 
+/* libcurl before 8.0 (Debian 12 has 7.88.1) puts a second HTTP/2 layer on a kept prior-knowledge connection
+ * and fails with CURLE_HTTP2 (curl issue 10634), so there each call takes a new one. */
+static void
+use_http2(CURL *easy, bool tls)
+{
+    if (tls) {
+        curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
+        return;
+    }
+    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE);
+    if (curl_version_info(CURLVERSION_NOW)->version_num < 0x080000)
+        curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
+}
+
 static void
 set_options(
     struct caller *caller, const struct caller_request *request, struct curl_slist *headers, char *why)
@@ -152,11 +166,7 @@ set_options(
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "flux/" FLUXGATE_VERSION);
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)request->timeout_ms);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)request->timeout_ms);
-    if (request->grpc) {
-        bool tls = strncmp(request->url, "https:", 6) == 0;
-        curl_easy_setopt(easy, CURLOPT_HTTP_VERSION,
-            tls ? (long)CURL_HTTP_VERSION_2TLS : (long)CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE);
-    }
+    if (request->grpc) use_http2(easy, strncmp(request->url, "https:", 6) == 0);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, caller);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);

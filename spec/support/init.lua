@@ -129,11 +129,19 @@ support.backend = require("spec.support.backend")(support)
 local fluxgate = require("spec.support.fluxgate")(support)
 support.gateway, support.registry = fluxgate.gateway, fluxgate.registry
 
--- A registry of the old contract that can forget, fail and hang (fake_registry.py). Options: fail, hang, v2,
--- token, port.
+-- A registry of the old contract that can forget, fail and hang (fake_registry.py; with grpc = true
+-- fake_registry_grpc.py). Options: fail, hang, v2, token, port; grpc also: refuse, not_found.
 function support.fake_registry(options)
-    local child = support.helper("fake_registry.py", "fake-registry", options or {})
-    child.url = "http://127.0.0.1:" .. child.port
+    options = options or {}
+    local child
+    if options.grpc then
+        options.grpc = nil
+        child = support.helper("fake_registry_grpc.py", "fake-registry", options, "/usr/bin/python3")
+        child.url = "127.0.0.1:" .. child.port
+    else
+        child = support.helper("fake_registry.py", "fake-registry", options)
+        child.url = "http://127.0.0.1:" .. child.port
+    end
     function child:get() return self:order { op = "get" } end
     function child:ids()
         local ids = {}

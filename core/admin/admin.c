@@ -1,6 +1,5 @@
 #include "core/admin/admin_internal.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -106,20 +105,11 @@ static void
 on_config(struct admin *admin, struct serve_call *call)
 {
     struct strbuf body = {0};
-    char *text = NULL;
-    size_t len = 0;
     if (admin->config == NULL) {
         reply_error(call, 503, "no configuration is in use yet");
         return;
     }
-    FILE *memory = open_memstream(&text, &len);
-    if (memory != NULL) config_print(admin->config, memory);
-    if (memory == NULL || fclose(memory) != 0) {
-        body.failed = true;
-    } else {
-        strbuf_add(&body, text, len);
-    }
-    free(text);
+    admin_write_config(admin, &body);
     reply(call, 200, "application/yaml", &body);
 }
 

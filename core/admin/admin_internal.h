@@ -56,6 +56,8 @@ bool admin_is_ready(const struct admin *admin);
 
 void admin_write_status(struct admin *admin, struct strbuf *out);    /* JSON */
 void admin_write_endpoints(struct admin *admin, struct strbuf *out); /* JSON */
-void admin_write_page(struct admin *admin, struct strbuf *out);      /* HTML */
+void admin_write_config(
+    struct admin *admin, struct strbuf *out); /* YAML, secrets hidden; there must be a config */
+void admin_write_page(struct admin *admin, struct strbuf *out); /* HTML */
 
 #endif

@@ -323,6 +323,41 @@ the_page_escapes_what_others_wrote(void **state)
     assert_non_null(strstr(body(f), "0123456789abcdef"));
 }
 
+/* The real printer over a real file: what loads again, but not the keys that cookies are signed with. */
+static void
+the_config_is_printed_without_secrets(void **state)
+{
+    struct fixture *f = *state;
+    char path[] = "/tmp/fluxgate-admin-XXXXXX";
+    static const char yaml[] =
+        "listeners: [ { address: 127.0.0.1:0 } ]\n"
+        "admin: { address: 127.0.0.1:0 }\n"
+        "services: { web: { endpoints: [ \"127.0.0.1:9001\" ], strategy: round_robin } }\n"
+        "routes: [ { match: { path_prefix: / }, service: web } ]\n";
+    int fd = mkstemp(path);
+    assert_int_not_equal(fd, -1);
+    assert_int_equal(write(fd, yaml, sizeof(yaml) - 1), (ssize_t)sizeof(yaml) - 1);
+    close(fd);
+    struct bundle *bundle = bundle_open();
+    struct diags diags = {0};
+    assert_non_null(bundle);
+    struct config *config = config_load(bundle, path, &diags);
+    assert_non_null(config);
+    assert_true(diags_ok(&diags));
+    config->services[0].strategy.options.json = "{\"cookie\":\"SID\",\"secrets\":[\"hunter2\",\"hunter1\"]}";
+    admin_use(f->admin, config, (void *)0x30, 8, "x");
+    assert_int_equal(ask(f, "GET", "/api/v1/config"), 200);
+    assert_null(strstr(body(f), "hunter"));
+    assert_non_null(strstr(body(f), "(hidden)"));
+    assert_non_null(strstr(body(f), "SID"));
+    assert_non_null(strstr(body(f), "127.0.0.1:9001"));
+    admin_use(f->admin, &f->config, (void *)0x30, 9, "x");
+    config_free(config);
+    bundle_free(bundle);
+    diags_fini(&diags);
+    unlink(path);
+}
+
 static void
 unknown_paths_and_methods_are_told_in_json(void **state)
 {
@@ -434,6 +469,7 @@ main(void)
         TEST(status_names_generation_workers_and_scripts),
         TEST(endpoints_are_whole),
         TEST(the_page_escapes_what_others_wrote),
+        TEST(the_config_is_printed_without_secrets),
         TEST(unknown_paths_and_methods_are_told_in_json),
         TEST(a_reload_waits_for_its_verdict),
         TEST(a_reload_asked_for_during_another_gets_the_later_verdict),

@@ -1,0 +1,707 @@
+/* links: shm http base */
+/* The probe engine against real sockets on loopback. The policy is a small one of our own, in C, behind
+ * script.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <event2/event.h>
+
+#include "core/base/clock.h"
+#include "core/base/text.h"
+#include "core/health/health.h"
+
+enum { WAIT_US = 10000000 };
+
+/* ---- the policy
+ * ---------------------------------------------------------------------------------------------------- */
+
+static struct {
+    enum probe_kind kind;
+    const char *path, *body_contains;
+    uint64_t timeout_us;
+    uint32_t rise, fall;
+    bool fails; /* raises, as Lua would */
+    unsigned plans, judgements;
+} policy;
+
+bool
+script_policy_probe(struct script *script, uint32_t service, uint32_t slot, struct script_probe *probe)
+{
+    (void)script;
+    (void)slot;
+    assert_int_equal(service, 0);
+    policy.plans++;
+    if (policy.fails) return false;
+    *probe = (struct script_probe){.kind = policy.kind,
+        .method = "GET",
+        .path = policy.path,
+        .timeout_us = policy.timeout_us,
+        .statuses = {{200, 299}},
+        .status_count = 1,
+        .body_contains = policy.body_contains};
+    return true;
+}
+
+bool
+script_policy_judge(struct script *script, uint32_t service, uint32_t slot,
+    const struct script_probe_result *result, const struct script_history *history,
+    enum script_judgement *judgement, char reason[128])
+{
+    bool passed = result->ok && (policy.kind == PROBE_TCP || (result->status >= 200 && result->status < 300));
+    (void)script;
+    (void)service;
+    (void)slot;
+    policy.judgements++;
+    if (policy.body_contains != NULL && passed) {
+        passed = memmem(result->body.at, result->body.len, policy.body_contains,
+                     strlen(policy.body_contains)) != NULL;
+    }
+    reason[0] = '\0';
+    *judgement = JUDGE_UNCHANGED;
+    if (passed && (history->state == SLOT_UNPROVEN || history->rise + 1 >= policy.rise))
+        *judgement = JUDGE_HEALTHY;
+    if (!passed && history->fall + 1 >= policy.fall) *judgement = JUDGE_UNHEALTHY;
+    return true;
+}
+
+/* ---- a backend
+ * ----------------------------------------------------------------------------------------------------- */
+
+struct backend {
+    int fd;
+    uint16_t port;
+    struct event *accepts;
+    struct event_base *base;
+    const char *answer; /* NULL: silent */
+    bool slow;          /* one byte a wake-up */
+    unsigned connections;
+    char request[2048]; /* of the last connection */
+    struct peer *peers;
+};
+
+struct peer {
+    struct peer *next;
+    struct backend *backend;
+    int fd;
+    struct event *event;
+    size_t got, sent;
+};
+
+static void
+peer_free(struct peer *peer)
+{
+    struct peer **link = &peer->backend->peers;
+    while (*link != peer)
+        link = &(*link)->next;
+    *link = peer->next;
+    event_free(peer->event);
+    close(peer->fd);
+    free(peer);
+}
+
+static void
+on_peer(evutil_socket_t fd, short what, void *context)
+{
+    struct peer *peer = context;
+    struct backend *backend = peer->backend;
+    if (what & EV_READ) {
+        ssize_t n = read(fd, backend->request + peer->got, sizeof backend->request - 1 - peer->got);
+        if (n <= 0) {
+            peer_free(peer);
+            return;
+        }
+        peer->got += (size_t)n;
+        backend->request[peer->got] = '\0';
+        if (backend->answer == NULL || strstr(backend->request, "\r\n\r\n") == NULL) return;
+        event_free(peer->event);
+        peer->event = event_new(backend->base, fd, EV_WRITE | EV_PERSIST, on_peer, peer);
+        assert_int_equal(event_add(peer->event, NULL), 0);
+        return;
+    }
+    size_t left = strlen(backend->answer) - peer->sent;
+    ssize_t n = send(fd, backend->answer + peer->sent, backend->slow && left > 1 ? 1 : left, MSG_NOSIGNAL);
+    if (n <= 0 || (size_t)n == left) {
+        peer_free(peer);
+    } else {
+        peer->sent += (size_t)n;
+    }
+}
+
+static void
+on_accept(evutil_socket_t fd, short what, void *context)
+{
+    struct backend *backend = context;
+    int got = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    (void)what;
+    if (got == -1) return;
+    struct peer *peer = calloc(1, sizeof *peer);
+    assert_non_null(peer);
+    backend->connections++;
+    *peer = (struct peer){.next = backend->peers, .backend = backend, .fd = got};
+    backend->peers = peer;
+    peer->event = event_new(backend->base, got, EV_READ | EV_PERSIST, on_peer, peer);
+    assert_int_equal(event_add(peer->event, NULL), 0);
+}
+
+static void
+backend_listen(struct backend *backend, struct event_base *base, uint16_t port, const char *answer)
+{
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof address;
+    int one = 1;
+    memset(backend, 0, sizeof *backend);
+    backend->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    assert_int_not_equal(backend->fd, -1);
+    assert_int_equal(setsockopt(backend->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), 0);
+    assert_int_equal(bind(backend->fd, (struct sockaddr *)&address, len), 0);
+    assert_int_equal(listen(backend->fd, 64), 0);
+    assert_int_equal(getsockname(backend->fd, (struct sockaddr *)&address, &len), 0);
+    backend->port = ntohs(address.sin_port);
+    backend->base = base;
+    backend->answer = answer;
+    backend->accepts = event_new(base, backend->fd, EV_READ | EV_PERSIST, on_accept, backend);
+    assert_int_equal(event_add(backend->accepts, NULL), 0);
+}
+
+static void
+backend_close(struct backend *backend)
+{
+    if (backend->fd == -1) return;
+    while (backend->peers != NULL)
+        peer_free(backend->peers);
+    event_free(backend->accepts);
+    close(backend->fd);
+    backend->fd = -1;
+}
+
+/* ---- the world
+ * ----------------------------------------------------------------------------------------------------- */
+
+struct world {
+    struct event_base *base;
+    struct shm *shm;
+    struct health *health;
+    struct config config;
+    struct config_service service;
+    struct backend backend;
+    uint32_t service_id;
+    uint32_t suspect_failed;
+    unsigned suspects_failed;
+};
+
+static void
+on_suspect_failed(void *context, uint32_t slot)
+{
+    struct world *world = context;
+    world->suspect_failed = slot;
+    world->suspects_failed++;
+    slot_remove(world->shm, slot);
+}
+
+static int
+setup(void **state)
+{
+    struct world *world = calloc(1, sizeof *world);
+    struct shm_params params = {.max_endpoints = 1024, .stats_bytes = 4096, .ring_bytes = 4096};
+    assert_non_null(world);
+    log_init("test", LOG_ERROR, LOG_LOGFMT);
+    world->base = event_base_new();
+    world->shm = shm_create(&params);
+    assert_non_null(world->base);
+    assert_non_null(world->shm);
+    shm_control_adopt(world->shm);
+    world->service_id = shm_name_add(world->shm, SLICE_LIT("web"));
+    world->service = (struct config_service){.name = "web",
+        .health = {.enabled = true,
+            .interval_us = 30000,
+            .fast_interval_us = 10000,
+            .timeout_us = 300000,
+            .rise = 2,
+            .fall = 3,
+            .jitter = 0.1}};
+    world->config = (struct config){.services = &world->service, .service_count = 1};
+    world->backend.fd = -1;
+    memset(&policy, 0, sizeof policy);
+    policy.kind = PROBE_HTTP;
+    policy.path = "/health";
+    policy.rise = 2;
+    policy.fall = 3;
+    world->health = health_new(world->base, world->shm, on_suspect_failed, world);
+    assert_non_null(world->health);
+    *state = world;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    struct world *world = *state;
+    health_free(world->health);
+    backend_close(&world->backend);
+    event_base_free(world->base);
+    shm_destroy(world->shm);
+    free(world);
+    return 0;
+}
+
+static uint32_t
+endpoint_add(struct world *world, const char *id, uint16_t port, enum slot_state state)
+{
+    struct slot_text text = {0};
+    assert_true(text_copy(text.id, sizeof text.id, slice_of(id)));
+    assert_true(text_copy(text.host, sizeof text.host, SLICE_LIT("127.0.0.1")));
+    text.address.v4 = (struct sockaddr_in){
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    text.address_len = sizeof text.address.v4;
+    uint32_t slot = slot_claim(world->shm, world->service_id, state, 1, port, &text);
+    assert_int_not_equal(slot, SLOT_NONE);
+    return slot;
+}
+
+static uint16_t
+refusing_port(void)
+{
+    struct backend closed;
+    struct event_base *base = event_base_new();
+    backend_listen(&closed, base, 0, NULL);
+    uint16_t port = closed.port;
+    backend_close(&closed);
+    event_base_free(base);
+    return port;
+}
+
+static enum slot_state
+state_of(struct world *world, uint32_t slot, char reason[128])
+{
+    struct slot cold;
+    struct slot_text text;
+    if (!slot_read(world->shm, slot, &cold, &text)) return SLOT_FREE;
+    if (reason != NULL) memcpy(reason, text.reason, 128);
+    return (enum slot_state)cold.state;
+}
+
+static bool
+turn(struct world *world, uint64_t until)
+{
+    struct timeval tick = {0, 2000};
+    event_base_loopexit(world->base, &tick);
+    event_base_loop(world->base, EVLOOP_ONCE);
+    return clock_now_us() < until;
+}
+
+#define WAIT_FOR(world, condition)                                                                           \
+    do {                                                                                                     \
+        uint64_t until_ = clock_now_us() + WAIT_US;                                                          \
+        while (!(condition) && turn((world), until_))                                                        \
+            ;                                                                                                \
+        assert_true(condition);                                                                              \
+    } while (0)
+
+static void
+run_for(struct world *world, uint64_t us)
+{
+    uint64_t until = clock_now_us() + us;
+    while (turn(world, until))
+        ;
+}
+
+static const char ok_answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+
+/* ---- active probes
+ * ------------------------------------------------------------------------------------------------- */
+
+static void
+proves_a_new_endpoint_with_its_first_good_answer(void **state)
+{
+    struct world *world = *state;
+    char reason[128];
+    backend_listen(&world->backend, world->base, 0, ok_answer);
+    uint32_t slot = endpoint_add(world, "a", world->backend.port, SLOT_UNPROVEN);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, state_of(world, slot, reason) == SLOT_HEALTHY);
+    assert_string_equal(reason, "1 probe passed");
+    assert_int_equal(world->backend.connections, 1);
+    char expected[256];
+    snprintf(expected, sizeof expected,
+        "GET /health HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nUser-Agent: fluxgate-health/" FLUXGATE_VERSION
+        "\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+        world->backend.port);
+    assert_string_equal(world->backend.request, expected);
+    assert_int_equal(atomic_load(&shm_totals(world->shm)->probe_failures), 0);
+}
+
+static void
+asks_the_instances_own_path_below_its_urls(void **state)
+{
+    struct world *world = *state;
+    struct slot_text text;
+    backend_listen(&world->backend, world->base, 0, ok_answer);
+    uint32_t slot = endpoint_add(world, "a", world->backend.port, SLOT_UNPROVEN);
+    assert_true(slot_read(world->shm, slot, NULL, &text));
+    assert_true(text_copy(text.path_prefix, sizeof text.path_prefix, SLICE_LIT("/base")));
+    assert_true(text_copy(text.health_path, sizeof text.health_path, SLICE_LIT("/alive?deep=1")));
+    slot_update(world->shm, slot, 1, world->backend.port, &text);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, state_of(world, slot, NULL) == SLOT_HEALTHY);
+    assert_non_null(strstr(world->backend.request, "GET /base/alive?deep=1 HTTP/1.1\r\n"));
+}
+
+static void
+falls_after_three_refused_connections_and_says_why(void **state)
+{
+    struct world *world = *state;
+    char reason[128];
+    uint32_t slot = endpoint_add(world, "a", refusing_port(), SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, state_of(world, slot, reason) == SLOT_UNHEALTHY);
+    assert_string_equal(reason, "3 probes failed: connect refused");
+    assert_true(atomic_load(&shm_totals(world->shm)->probe_failures) >= 3);
+}
+
+static void
+comes_back_after_rise_successes(void **state)
+{
+    struct world *world = *state;
+    char reason[128];
+    uint16_t port = refusing_port();
+    uint32_t slot = endpoint_add(world, "a", port, SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, state_of(world, slot, NULL) == SLOT_UNHEALTHY);
+    atomic_store(&slot_at(world->shm, slot)->failures, 7);
+    backend_listen(&world->backend, world->base, port, ok_answer);
+    WAIT_FOR(world, state_of(world, slot, reason) == SLOT_HEALTHY);
+    assert_string_equal(reason, "2 probes passed");
+    assert_int_equal(atomic_load(&slot_at(world->shm, slot)->failures), 0);
+}
+
+static void
+takes_a_wrong_status_a_silent_and_a_babbling_backend_for_failures(void **state)
+{
+    struct world *world = *state;
+    static const struct {
+        const char *answer, *reason;
+    } rows[] = {
+        {"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", "3 probes failed: status 503"},
+        {NULL, "3 probes failed: response timeout"},
+        {"SSH-2.0-OpenSSH_9.2\r\n\r\n", "3 probes failed: bad response"},
+        {"HTTP/1.1 200", "3 probes failed: reset before headers"},
+    };
+    world->service.health.timeout_us = 60000;
+    health_use(world->health, &world->config, NULL);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char reason[128], id[16];
+        snprintf(id, sizeof id, "e%zu", i);
+        backend_listen(&world->backend, world->base, 0, rows[i].answer);
+        uint32_t slot = endpoint_add(world, id, world->backend.port, SLOT_HEALTHY);
+        health_refresh(world->health);
+        WAIT_FOR(world, state_of(world, slot, reason) == SLOT_UNHEALTHY);
+        assert_string_equal(reason, rows[i].reason);
+        slot_remove(world->shm, slot);
+        health_refresh(world->health);
+        backend_close(&world->backend);
+    }
+}
+
+static void
+reads_an_answer_that_comes_byte_by_byte_behind_a_100(void **state)
+{
+    struct world *world = *state;
+    policy.body_contains = "good";
+    backend_listen(&world->backend, world->base, 0,
+        "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "4\r\nall \r\n3;x=y\r\ngoo\r\n1\r\nd\r\n0\r\n\r\n");
+    world->backend.slow = true;
+    uint32_t slot = endpoint_add(world, "a", world->backend.port, SLOT_UNPROVEN);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, state_of(world, slot, NULL) == SLOT_HEALTHY);
+}
+
+static void
+fails_a_body_without_the_expected_words(void **state)
+{
+    struct world *world = *state;
+    char reason[128];
+    policy.body_contains = "good";
+    backend_listen(&world->backend, world->base, 0, ok_answer);
+    uint32_t slot = endpoint_add(world, "a", world->backend.port, SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, state_of(world, slot, reason) == SLOT_UNHEALTHY);
+    assert_string_equal(reason, "3 probes failed: the body does not match");
+}
+
+static void
+is_content_with_a_connection_where_the_policy_is_tcp(void **state)
+{
+    struct world *world = *state;
+    policy.kind = PROBE_TCP;
+    backend_listen(&world->backend, world->base, 0, NULL);
+    uint32_t slot = endpoint_add(world, "a", world->backend.port, SLOT_UNPROVEN);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, state_of(world, slot, NULL) == SLOT_HEALTHY);
+}
+
+static void
+leaves_an_endpoint_alone_whose_policy_fails(void **state)
+{
+    struct world *world = *state;
+    uint32_t slot = endpoint_add(world, "a", refusing_port(), SLOT_HEALTHY);
+    policy.fails = true;
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, policy.plans >= 5);
+    assert_int_equal(state_of(world, slot, NULL), SLOT_HEALTHY);
+    struct strbuf text = {0};
+    health_describe(world->health, &text);
+    assert_null(strstr(text.at, "\"policy_errors\":0,"));
+    strbuf_fini(&text);
+}
+
+static void
+refuses_a_path_that_would_end_the_request_line(void **state)
+{
+    struct world *world = *state;
+    policy.path = "/x HTTP/1.1\r\nX-Evil: 1\r\n";
+    backend_listen(&world->backend, world->base, 0, ok_answer);
+    endpoint_add(world, "a", world->backend.port, SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, policy.plans >= 1);
+    assert_int_equal(world->backend.connections, 0);
+    assert_int_equal(atomic_load(&shm_totals(world->shm)->probes), 0);
+}
+
+static void
+does_not_touch_what_drains_or_is_in_maintenance(void **state)
+{
+    struct world *world = *state;
+    uint16_t port = refusing_port();
+    uint32_t draining = endpoint_add(world, "a", port, SLOT_DRAINING);
+    uint32_t resting = endpoint_add(world, "b", port, SLOT_MAINTENANCE);
+    uint32_t probed = endpoint_add(world, "c", port, SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, state_of(world, probed, NULL) == SLOT_UNHEALTHY);
+    assert_int_equal(state_of(world, draining, NULL), SLOT_DRAINING);
+    assert_int_equal(state_of(world, resting, NULL), SLOT_MAINTENANCE);
+    backend_listen(&world->backend, world->base, port, ok_answer);
+    slot_set_state(world->shm, resting, SLOT_UNPROVEN, "back");
+    WAIT_FOR(world, state_of(world, resting, NULL) == SLOT_HEALTHY);
+}
+
+static void
+probes_many_endpoints_no_more_than_256_at_once(void **state)
+{
+    struct world *world = *state;
+    enum { MANY = 600 };
+    uint32_t slots[MANY];
+    unsigned healthy = 0;
+    backend_listen(&world->backend, world->base, 0, ok_answer);
+    world->service.health.interval_us = world->service.health.fast_interval_us = 60000000;
+    world->service.health.timeout_us = 5000000;
+    for (unsigned i = 0; i < MANY; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "e%u", i);
+        slots[i] = endpoint_add(world, id, world->backend.port, SLOT_UNPROVEN);
+    }
+    health_use(world->health, &world->config, NULL);
+    uint64_t until = clock_now_us() + WAIT_US;
+    do {
+        struct strbuf text = {0};
+        health_describe(world->health, &text);
+        assert_int_equal(strncmp(text.at, "{\"active\":", 10), 0);
+        assert_true(strtol(text.at + 10, NULL, 10) <= 256);
+        strbuf_fini(&text);
+        healthy = 0;
+        for (unsigned i = 0; i < MANY; i++)
+            healthy += state_of(world, slots[i], NULL) == SLOT_HEALTHY;
+    } while (healthy < MANY && turn(world, until));
+    assert_int_equal(healthy, MANY);
+    assert_int_equal(world->backend.connections, MANY);
+}
+
+/* ---- suspects
+ * ------------------------------------------------------------------------------------------------------ */
+
+static void
+tells_of_a_suspect_that_refuses_and_keeps_one_that_answers(void **state)
+{
+    struct world *world = *state;
+    backend_listen(&world->backend, world->base, 0, ok_answer);
+    uint32_t alive = endpoint_add(world, "a", world->backend.port, SLOT_SUSPECT);
+    uint32_t dead = endpoint_add(world, "b", refusing_port(), SLOT_SUSPECT);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, world->suspects_failed == 1 && world->backend.connections >= 2);
+    assert_int_equal(world->suspect_failed, dead);
+    assert_int_equal(state_of(world, alive, NULL), SLOT_SUSPECT);
+}
+
+static void
+connects_to_suspects_of_services_without_a_policy(void **state)
+{
+    struct world *world = *state;
+    world->service.health.enabled = false;
+    backend_listen(&world->backend, world->base, 0, NULL);
+    uint32_t alive = endpoint_add(world, "a", world->backend.port, SLOT_SUSPECT);
+    uint32_t dead = endpoint_add(world, "b", refusing_port(), SLOT_SUSPECT);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, world->suspects_failed == 1 && world->backend.connections == 1);
+    assert_int_equal(world->suspect_failed, dead);
+    assert_int_equal(state_of(world, alive, NULL), SLOT_SUSPECT);
+    assert_int_equal(policy.plans, 0);
+}
+
+/* ---- passive evidence
+ * ---------------------------------------------------------------------------------------------- */
+
+static void
+probes_at_once_what_fails_under_traffic(void **state)
+{
+    struct world *world = *state;
+    world->service.health.interval_us = world->service.health.fast_interval_us = 3600000000;
+    uint32_t slot = endpoint_add(world, "a", refusing_port(), SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    run_for(world, 150000);
+    assert_int_equal(policy.plans, 0);
+    uint64_t until = clock_now_us() + WAIT_US, begun = clock_now_us();
+    while (state_of(world, slot, NULL) != SLOT_UNHEALTHY) {
+        slot_observe(world->shm, slot, 1000, true, clock_now_us());
+        assert_true(turn(world, until));
+    }
+    assert_int_equal(policy.plans, 3);
+    assert_true(clock_now_us() - begun >= 400000); /* three probes, 200 ms apart at least */
+}
+
+static void
+fail_in_a_row(struct world *world, uint32_t slot, unsigned times)
+{
+    for (unsigned i = 0; i < times; i++)
+        slot_observe(world->shm, slot, 1000, true, clock_now_us());
+}
+
+static void
+ejects_what_fails_where_nothing_probes_but_never_more_than_half(void **state)
+{
+    struct world *world = *state;
+    char reason[128];
+    uint32_t slots[4];
+    world->service.health.enabled = false;
+    for (unsigned i = 0; i < 4; i++) {
+        char id[] = {(char)('a' + i), '\0'};
+        slots[i] = endpoint_add(world, id, refusing_port(), SLOT_HEALTHY);
+    }
+    health_use(world->health, &world->config, NULL);
+    fail_in_a_row(world, slots[0], 4);
+    run_for(world, 250000);
+    assert_int_equal(state_of(world, slots[0], NULL), SLOT_HEALTHY);
+    for (unsigned i = 0; i < 4; i++)
+        fail_in_a_row(world, slots[i], 6);
+    WAIT_FOR(world, state_of(world, slots[1], reason) == SLOT_EJECTED);
+    run_for(world, 250000);
+    unsigned ejected = 0;
+    for (unsigned i = 0; i < 4; i++)
+        ejected += state_of(world, slots[i], NULL) == SLOT_EJECTED;
+    assert_int_equal(ejected, 2);
+    assert_non_null(strstr(reason, "requests failed in a row"));
+}
+
+static void
+never_ejects_the_last_one(void **state)
+{
+    struct world *world = *state;
+    world->service.health.enabled = false;
+    uint32_t slot = endpoint_add(world, "a", refusing_port(), SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    fail_in_a_row(world, slot, 50);
+    run_for(world, 350000);
+    assert_int_equal(state_of(world, slot, NULL), SLOT_HEALTHY);
+}
+
+/* ---- generations
+ * --------------------------------------------------------------------------------------------------- */
+
+static void
+frees_the_endpoints_of_a_service_that_lost_its_policy(void **state)
+{
+    struct world *world = *state;
+    uint32_t slot = endpoint_add(world, "a", refusing_port(), SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, state_of(world, slot, NULL) == SLOT_UNHEALTHY);
+    struct config_service bare = world->service;
+    bare.health.enabled = false;
+    struct config next = {.services = &bare, .service_count = 1};
+    health_use(world->health, &next, NULL);
+    assert_int_equal(state_of(world, slot, NULL), SLOT_HEALTHY);
+    unsigned plans = policy.plans;
+    run_for(world, 150000);
+    assert_int_equal(policy.plans, plans);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, state_of(world, slot, NULL) == SLOT_UNHEALTHY);
+}
+
+static void
+keeps_a_half_counted_fall_over_a_reload(void **state)
+{
+    struct world *world = *state;
+    char reason[128];
+    policy.fall = 40;
+    uint32_t slot = endpoint_add(world, "a", refusing_port(), SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, policy.judgements >= 5);
+    unsigned before = policy.judgements;
+    struct config next = world->config;
+    policy.fall = before + 2;
+    health_use(world->health, &next, NULL);
+    WAIT_FOR(world, state_of(world, slot, reason) == SLOT_UNHEALTHY);
+    assert_int_equal(policy.judgements, before + 2);
+}
+
+static void
+forgets_what_a_slot_was_when_it_gets_a_new_owner(void **state)
+{
+    struct world *world = *state;
+    char reason[128];
+    uint32_t slot = endpoint_add(world, "a", refusing_port(), SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, state_of(world, slot, NULL) == SLOT_UNHEALTHY);
+    slot_remove(world->shm, slot);
+    assert_int_equal(shm_reap(world->shm), 1);
+    assert_int_equal(endpoint_add(world, "b", refusing_port(), SLOT_HEALTHY), slot);
+    WAIT_FOR(world, state_of(world, slot, reason) == SLOT_UNHEALTHY);
+    assert_string_equal(reason, "3 probes failed: connect refused");
+}
+
+int
+main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(proves_a_new_endpoint_with_its_first_good_answer),
+        TEST(asks_the_instances_own_path_below_its_urls),
+        TEST(falls_after_three_refused_connections_and_says_why),
+        TEST(comes_back_after_rise_successes),
+        TEST(takes_a_wrong_status_a_silent_and_a_babbling_backend_for_failures),
+        TEST(reads_an_answer_that_comes_byte_by_byte_behind_a_100),
+        TEST(fails_a_body_without_the_expected_words),
+        TEST(is_content_with_a_connection_where_the_policy_is_tcp),
+        TEST(leaves_an_endpoint_alone_whose_policy_fails),
+        TEST(refuses_a_path_that_would_end_the_request_line),
+        TEST(does_not_touch_what_drains_or_is_in_maintenance),
+        TEST(probes_many_endpoints_no_more_than_256_at_once),
+        TEST(tells_of_a_suspect_that_refuses_and_keeps_one_that_answers),
+        TEST(connects_to_suspects_of_services_without_a_policy),
+        TEST(probes_at_once_what_fails_under_traffic),
+        TEST(ejects_what_fails_where_nothing_probes_but_never_more_than_half),
+        TEST(never_ejects_the_last_one),
+        TEST(frees_the_endpoints_of_a_service_that_lost_its_policy),
+        TEST(keeps_a_half_counted_fall_over_a_reload),
+        TEST(forgets_what_a_slot_was_when_it_gets_a_new_owner),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -17,8 +17,7 @@ admin_is_ready(const struct admin *admin)
     return admin->env.is_ready != NULL && admin->env.is_ready(admin->env.context);
 }
 
-/* ---- answers
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- answers ---- */
 
 static void
 reply(struct serve_call *call, int status, const char *type, struct strbuf *body)
@@ -154,8 +153,7 @@ on_drain(struct admin *admin, struct serve_call *call)
     admin->env.request_drain(admin->env.context);
 }
 
-/* ---- dispatch
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- dispatch ---- */
 
 static const struct admin_path {
     const char *path;
@@ -221,8 +219,7 @@ on_call(void *context, struct serve_call *call, const struct serve_request *requ
     reply_error(call, 404, "no such path");
 }
 
-/* ---- life
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 struct admin *
 admin_new(struct event_base *base, const struct admin_env *env)

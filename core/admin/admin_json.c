@@ -38,8 +38,7 @@ write_seconds(struct strbuf *out, const char *name, uint64_t us)
         (unsigned long long)(us % 1000000 / 1000));
 }
 
-/* ---- status
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- status ---- */
 
 static void
 write_worker(struct strbuf *out, unsigned number, struct shm_worker *worker, uint64_t now_us)
@@ -148,8 +147,7 @@ admin_write_status(struct admin *admin, struct strbuf *out)
     strbuf_add_text(out, "}\n");
 }
 
-/* ---- endpoints
- * --------------------------------------------------------------------------------------------------- */
+/* ---- endpoints ---- */
 
 /* As the object that it is, or, should it ever not be one, as text: one endpoint must not spoil the whole
  * answer. */

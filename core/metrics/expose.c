@@ -89,8 +89,7 @@ name_label(struct scrape *scrape, uint32_t id)
     return scrape->names[id] == NULL ? NOTHING : scrape->names[id];
 }
 
-/* ---- gathering
- * --------------------------------------------------------------------------------------------------- */
+/* ---- gathering ---- */
 
 static void
 endpoint_gather(struct scrape *scrape, uint32_t slot, uint64_t now_us)
@@ -166,8 +165,7 @@ rows_gather(struct scrape *scrape)
     }
 }
 
-/* ---- adding up
- * --------------------------------------------------------------------------------------------------- */
+/* ---- adding up ---- */
 
 typedef int (*series_order)(const void *a, const void *b);
 
@@ -228,8 +226,7 @@ each_sum(
     }
 }
 
-/* ---- text
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- text ---- */
 
 static void
 family(struct strbuf *out, const char *name, const char *type, const char *help)
@@ -313,8 +310,7 @@ expose_requests(struct scrape *scrape)
     each_sum(scrape, by_endpoint, show_bytes_out);
 }
 
-/* ---- endpoints
- * --------------------------------------------------------------------------------------------------- */
+/* ---- endpoints ---- */
 
 static int
 by_label(const void *left, const void *right)
@@ -420,8 +416,7 @@ expose_endpoint_measures(struct scrape *scrape, uint32_t count)
     }
 }
 
-/* ---- workers and totals
- * ------------------------------------------------------------------------------------------ */
+/* ---- workers and totals ---- */
 
 /* field of struct shm_worker, metric, help */
 #define WORKER_GAUGES(X)                                                                                     \

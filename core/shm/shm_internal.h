@@ -36,6 +36,7 @@ struct shm {
     _Atomic uint32_t slots_high; /* highest in use + 1 */
     _Atomic uint32_t slots_peak; /* the highest that slots_high ever was: no column is touched past it */
     uint32_t gone_count;
+    uint32_t free_hint; /* no slot below it is free */
 
     /* the supervisor writes */
     alignas(64) _Atomic uint32_t name_count;
@@ -53,6 +54,20 @@ static inline void *
 shm_at(const struct shm *shm, uint64_t offset)
 {
     return (char *)(uintptr_t)shm + offset;
+}
+
+static inline struct slot *
+shm_slot_rows(const struct shm *shm)
+{
+    return shm_at(shm, shm->slots_at);
+}
+
+/* How many requests of one worker are under way on a slot; that worker alone writes it. */
+static inline _Atomic uint32_t *
+shm_column(const struct shm *shm, unsigned worker, uint32_t slot)
+{
+    _Atomic uint32_t *columns = shm_at(shm, shm->columns_at);
+    return &columns[(size_t)worker * shm->max_endpoints + slot];
 }
 
 #endif

@@ -9,10 +9,6 @@
 /* A row is written in well under a microsecond; past the spins its writer was preempted, past the yields it
  * is dead. */
 enum { READ_SPINS = 32, READ_YIELDS = 200 };
-/* What a failed first attempt counts as: nothing is known yet, and a quick refusal must not read as a quick
- * answer. */
-enum { EWMA_FIRST_FAILURE_US = 1000000 };
-#define EWMA_TIME_CONSTANT_MS 10000.0
 
 static const char *const state_words[] = {
 #define X(name, word) word,
@@ -28,8 +24,7 @@ slot_state_word(enum slot_state state)
     return (unsigned)state < SLOT_STATE_COUNT ? state_words[state] : "unknown";
 }
 
-/* ---- the seqlock: words are relaxed atomics, so that a torn read is a retry and never undefined
- * ------------------ */
+/* ---- the seqlock: words are relaxed atomics, so that a torn read is a retry and never undefined ---- */
 
 static void
 words_store(void *to, const void *from, size_t bytes)
@@ -51,12 +46,6 @@ words_load(void *to, const void *from, size_t bytes)
     }
 }
 
-static struct slot *
-slots(const struct shm *shm)
-{
-    return shm_at(shm, shm->slots_at);
-}
-
 static struct slot_text *
 texts(const struct shm *shm)
 {
@@ -67,13 +56,6 @@ static uint64_t *
 gone_versions(const struct shm *shm)
 {
     return shm_at(shm, shm->gone_at);
-}
-
-static _Atomic uint32_t *
-column(const struct shm *shm, unsigned worker, uint32_t slot)
-{
-    _Atomic uint32_t *columns = shm_at(shm, shm->columns_at);
-    return &columns[(size_t)worker * shm->max_endpoints + slot];
 }
 
 static uint64_t
@@ -87,7 +69,7 @@ version_bump(struct shm *shm)
 static void
 row_write(struct shm *shm, uint32_t at, const struct slot *cold, const struct slot_text *text)
 {
-    struct slot *slot = &slots(shm)[at];
+    struct slot *slot = &shm_slot_rows(shm)[at];
     uint32_t seq = atomic_load_explicit(&slot->seq, memory_order_relaxed) | 1;
     atomic_store_explicit(&slot->seq, seq, memory_order_relaxed);
     atomic_thread_fence(memory_order_release);
@@ -111,8 +93,7 @@ cold_copy(struct slot *to, const struct slot *from)
     to->text_hash = from->text_hash;
 }
 
-/* ---- texts
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- texts ---- */
 
 static void
 field_copy(char *to, const char *from, size_t size)
@@ -152,8 +133,7 @@ row_hash(struct slot_text *normal)
     return hash;
 }
 
-/* ---- control's index: (service, id) to slot; in the mapping, but nobody else reads it
- * ---------------------------- */
+/* ---- control's index: (service, id) to slot; in the mapping, but nobody else reads it ---- */
 
 static uint32_t
 index_home(const struct shm *shm, uint32_t service, struct slice id)
@@ -179,7 +159,7 @@ static void
 index_add(struct shm *shm, uint32_t slot)
 {
     uint32_t *cells = index_cells(shm), mask = shm->index_cells - 1;
-    uint32_t at = index_home(shm, slots(shm)[slot].service, row_id(shm, slot));
+    uint32_t at = index_home(shm, shm_slot_rows(shm)[slot].service, row_id(shm, slot));
     while (cells[at] != 0)
         at = (at + 1) & mask; /* at most half full: max_endpoints of twice as many cells */
     cells[at] = slot + 1;
@@ -190,7 +170,7 @@ static void
 index_drop(struct shm *shm, uint32_t slot)
 {
     uint32_t *cells = index_cells(shm), mask = shm->index_cells - 1;
-    uint32_t at = index_home(shm, slots(shm)[slot].service, row_id(shm, slot));
+    uint32_t at = index_home(shm, shm_slot_rows(shm)[slot].service, row_id(shm, slot));
     while (cells[at] != slot + 1) {
         if (cells[at] == 0) return;
         at = (at + 1) & mask;
@@ -198,7 +178,7 @@ index_drop(struct shm *shm, uint32_t slot)
     for (uint32_t next = (at + 1) & mask; cells[next] != 0; next = (next + 1) & mask) {
         uint32_t moved = cells[next] - 1;
         uint32_t home = moved < shm->max_endpoints
-                            ? index_home(shm, slots(shm)[moved].service, row_id(shm, moved))
+                            ? index_home(shm, shm_slot_rows(shm)[moved].service, row_id(shm, moved))
                             : next;
         if (((next - home) & mask) < ((next - at) & mask)) continue; /* its home lies behind the gap */
         cells[at] = cells[next];
@@ -214,15 +194,14 @@ slot_find(struct shm *shm, uint32_t service, struct slice id)
     uint32_t mask = shm->index_cells - 1, at = index_home(shm, service, id);
     for (; cells[at] != 0; at = (at + 1) & mask) {
         uint32_t slot = cells[at] - 1;
-        if (slot < shm->max_endpoints && slots(shm)[slot].service == service &&
+        if (slot < shm->max_endpoints && shm_slot_rows(shm)[slot].service == service &&
             slice_equal(row_id(shm, slot), id))
             return slot;
     }
     return SLOT_NONE;
 }
 
-/* ---- readers
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- readers ---- */
 
 uint32_t
 shm_slots(const struct shm *shm)
@@ -240,13 +219,13 @@ shm_endpoints_version(const struct shm *shm)
 struct slot *
 slot_at(struct shm *shm, uint32_t slot)
 {
-    return slot < shm->max_endpoints ? &slots(shm)[slot] : NULL;
+    return slot < shm->max_endpoints ? &shm_slot_rows(shm)[slot] : NULL;
 }
 
 static bool
 row_read_once(struct shm *shm, uint32_t at, struct slot *cold, struct slot_text *text)
 {
-    struct slot *slot = &slots(shm)[at];
+    struct slot *slot = &shm_slot_rows(shm)[at];
     uint32_t before = atomic_load_explicit(&slot->seq, memory_order_acquire);
     atomic_store_explicit(&cold->seq, before, memory_order_relaxed);
     if ((before & 1) != 0) return false;
@@ -288,12 +267,11 @@ slot_read(struct shm *shm, uint32_t slot, struct slot *cold, struct slot_text *t
         }
         if (tries >= READ_SPINS) sched_yield();
     }
-    counters_read(cold, &slots(shm)[slot]);
+    counters_read(cold, &shm_slot_rows(shm)[slot]);
     return cold->state != SLOT_FREE && cold->state < SLOT_STATE_COUNT;
 }
 
-/* ---- control
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- control ---- */
 
 static void
 counters_clear(struct slot *slot)
@@ -306,7 +284,7 @@ static bool
 is_live(struct shm *shm, uint32_t slot)
 {
     if (slot >= shm->max_endpoints) return false;
-    uint32_t state = slots(shm)[slot].state;
+    uint32_t state = shm_slot_rows(shm)[slot].state;
     return state != SLOT_FREE && state != SLOT_GONE;
 }
 
@@ -318,7 +296,7 @@ slot_claim(struct shm *shm, uint32_t service, enum slot_state state, uint32_t we
     struct slot cold;
     uint32_t high = shm_slots(shm), at = 0;
     if (state == SLOT_FREE || state == SLOT_GONE || (unsigned)state >= SLOT_STATE_COUNT) return SLOT_NONE;
-    while (at < high && slots(shm)[at].state != SLOT_FREE)
+    while (at < high && shm_slot_rows(shm)[at].state != SLOT_FREE)
         at++;
     if (at >= shm->max_endpoints) return SLOT_NONE;
     if (at == high) {
@@ -327,7 +305,7 @@ slot_claim(struct shm *shm, uint32_t service, enum slot_state state, uint32_t we
             atomic_store_explicit(&shm->slots_peak, at + 1, memory_order_release);
     }
     text_normalise(&normal, text);
-    cold_copy(&cold, &slots(shm)[at]);
+    cold_copy(&cold, &shm_slot_rows(shm)[at]);
     cold.incarnation++;
     cold.service = service;
     cold.state = state;
@@ -335,7 +313,7 @@ slot_claim(struct shm *shm, uint32_t service, enum slot_state state, uint32_t we
     cold.port = port;
     cold.since_us = cold.born_us = clock_now_us();
     cold.text_hash = row_hash(&normal);
-    counters_clear(&slots(shm)[at]);
+    counters_clear(&shm_slot_rows(shm)[at]);
     row_write(shm, at, &cold, &normal);
     index_add(shm, at);
     version_bump(shm);
@@ -353,7 +331,7 @@ slot_update(struct shm *shm, uint32_t slot, uint32_t weight, uint32_t port, cons
     memcpy(normal.id, old->id,
         sizeof(normal.id)); /* the id belongs to the incarnation, the reason to the state */
     memcpy(normal.reason, old->reason, sizeof(normal.reason));
-    cold_copy(&cold, &slots(shm)[slot]);
+    cold_copy(&cold, &shm_slot_rows(shm)[slot]);
     uint64_t hash = row_hash(&normal);
     if (cold.weight == weight && cold.port == port && cold.text_hash == hash) return;
     cold.weight = weight;
@@ -368,7 +346,7 @@ state_write(struct shm *shm, uint32_t slot, enum slot_state state, const char *r
 {
     struct slot_text text = texts(shm)[slot];
     struct slot cold;
-    cold_copy(&cold, &slots(shm)[slot]);
+    cold_copy(&cold, &shm_slot_rows(shm)[slot]);
     bool moved = cold.state != state;
     field_copy(text.reason, reason == NULL ? "" : reason, sizeof(text.reason));
     if (!moved && strncmp(text.reason, texts(shm)[slot].reason, sizeof(text.reason)) == 0) return;
@@ -418,7 +396,7 @@ static bool
 is_idle(struct shm *shm, uint32_t slot)
 {
     for (unsigned i = 0; i < SHM_WORKERS_MAX; i++) {
-        if (atomic_load_explicit(column(shm, i, slot), memory_order_acquire) != 0) return false;
+        if (atomic_load_explicit(shm_column(shm, i, slot), memory_order_acquire) != 0) return false;
     }
     return true;
 }
@@ -431,17 +409,17 @@ shm_reap(struct shm *shm)
     if (shm->gone_count == 0) return 0;
     uint64_t oldest = oldest_view(shm);
     for (uint32_t at = 0; at < high; at++) {
-        if (slots(shm)[at].state != SLOT_GONE || gone_versions(shm)[at] > oldest || !is_idle(shm, at))
+        if (shm_slot_rows(shm)[at].state != SLOT_GONE || gone_versions(shm)[at] > oldest || !is_idle(shm, at))
             continue;
         struct slot cold;
-        cold_copy(&cold, &slots(shm)[at]);
+        cold_copy(&cold, &shm_slot_rows(shm)[at]);
         cold.state = SLOT_FREE;
         row_write(shm, at, &cold, NULL);
-        counters_clear(&slots(shm)[at]);
+        counters_clear(&shm_slot_rows(shm)[at]);
         shm->gone_count--;
         freed++;
     }
-    while (high > 0 && slots(shm)[high - 1].state == SLOT_FREE)
+    while (high > 0 && shm_slot_rows(shm)[high - 1].state == SLOT_FREE)
         high--;
     atomic_store_explicit(&shm->slots_high, high, memory_order_release);
     if (freed > 0) version_bump(shm);
@@ -455,7 +433,7 @@ row_repair(struct shm *shm, uint32_t at)
 {
     struct slot_text normal;
     struct slot cold;
-    cold_copy(&cold, &slots(shm)[at]);
+    cold_copy(&cold, &shm_slot_rows(shm)[at]);
     text_normalise(&normal, &texts(shm)[at]);
     if (cold.state >= SLOT_STATE_COUNT) cold.state = SLOT_GONE;
     if (cold.state != SLOT_FREE && cold.text_hash != row_hash(&normal)) {
@@ -474,144 +452,15 @@ shm_control_adopt(struct shm *shm)
     memset(index_cells(shm), 0, shm->index_cells * sizeof(uint32_t));
     shm->gone_count = 0;
     for (uint32_t at = 0; at < high; at++) {
-        if ((atomic_load_explicit(&slots(shm)[at].seq, memory_order_relaxed) & 1) != 0) row_repair(shm, at);
-        if (slots(shm)[at].state == SLOT_GONE) {
+        if ((atomic_load_explicit(&shm_slot_rows(shm)[at].seq, memory_order_relaxed) & 1) != 0)
+            row_repair(shm, at);
+        if (shm_slot_rows(shm)[at].state == SLOT_GONE) {
             /* since when is unknown if its writer died before it noted that: from now on is safe */
             gone_versions(shm)[at] = version + 1;
             shm->gone_count++;
-        } else if (slots(shm)[at].state != SLOT_FREE) {
+        } else if (shm_slot_rows(shm)[at].state != SLOT_FREE) {
             index_add(shm, at);
         }
     }
     version_bump(shm);
-}
-
-/* ---- workers
- * ----------------------------------------------------------------------------------------------------- */
-
-/* Never below 0: where a count was lost with a worker, the endpoint's next idle moment puts it right. */
-static void
-active_take(struct slot *slot, uint32_t count)
-{
-    uint32_t seen = atomic_load_explicit(&slot->active, memory_order_relaxed), left;
-    do {
-        left = seen > count ? seen - count : 0;
-    } while (!atomic_compare_exchange_weak_explicit(
-        &slot->active, &seen, left, memory_order_relaxed, memory_order_relaxed));
-}
-
-/* The column is raised first and lowered last: a worker killed in between is taken off once too often, which
- * heals (active_take), and never once too seldom, which would stay for ever. Only its worker writes a column.
- */
-void
-slot_begin(struct shm *shm, unsigned worker, uint32_t slot)
-{
-    if (slot >= shm->max_endpoints || worker >= SHM_WORKERS_MAX) return;
-    _Atomic uint32_t *mine = column(shm, worker, slot);
-    uint32_t count = atomic_load_explicit(mine, memory_order_relaxed);
-    atomic_store_explicit(mine, count + 1, memory_order_release);
-    atomic_fetch_add_explicit(&slots(shm)[slot].active, 1, memory_order_relaxed);
-}
-
-void
-slot_end(struct shm *shm, unsigned worker, uint32_t slot)
-{
-    if (slot >= shm->max_endpoints || worker >= SHM_WORKERS_MAX) return;
-    _Atomic uint32_t *mine = column(shm, worker, slot);
-    uint32_t count = atomic_load_explicit(mine, memory_order_relaxed);
-    if (count == 0) return;
-    active_take(&slots(shm)[slot], 1);
-    atomic_store_explicit(mine, count - 1, memory_order_release);
-}
-
-uint32_t
-slot_active(struct shm *shm, uint32_t slot)
-{
-    return slot < shm->max_endpoints ? atomic_load_explicit(&slots(shm)[slot].active, memory_order_relaxed)
-                                     : 0;
-}
-
-/* e^-(ms / time constant) to the third order: within 2 % of it to one time constant, and falling for ever. */
-static double
-decay(uint32_t ms)
-{
-    double x = ms / EWMA_TIME_CONSTANT_MS;
-    return 1.0 / (1.0 + x * (1.0 + x * (0.5 + x / 6.0)));
-}
-
-/* One sample a millisecond moves the average, by the share that the time since the last one has in it. Under
- * load that share of a small difference is below 1 us, so fractions are rounded up as often as they are large
- * (Weyl sequence). */
-static void
-ewma_move(struct slot *slot, uint32_t latency_us, bool failed, uint64_t now_us)
-{
-    uint32_t now_ms = (uint32_t)(now_us / 1000);
-    uint32_t stamp = atomic_load_explicit(&slot->latency_stamp_ms, memory_order_relaxed);
-    uint32_t old = atomic_load_explicit(&slot->latency_ewma_us, memory_order_relaxed);
-    uint32_t ms = now_ms - stamp;
-    if (old == 0) {
-        if (failed && latency_us < EWMA_FIRST_FAILURE_US) latency_us = EWMA_FIRST_FAILURE_US;
-        atomic_store_explicit(&slot->latency_ewma_us, latency_us > 0 ? latency_us : 1, memory_order_relaxed);
-        atomic_store_explicit(&slot->latency_stamp_ms, now_ms, memory_order_relaxed);
-        return;
-    }
-    if (ms == 0 || ms > INT32_MAX) return; /* another sample of this millisecond, or a later one, was first */
-    if (failed && latency_us < old) latency_us = old;
-    if (!atomic_compare_exchange_strong_explicit(
-            &slot->latency_stamp_ms, &stamp, now_ms, memory_order_relaxed, memory_order_relaxed))
-        return;
-    double fraction = (double)(uint32_t)(now_us * 2654435769u) / 4294967296.0;
-    double moved = (double)old + ((double)latency_us - (double)old) * (1.0 - decay(ms)) + fraction;
-    uint32_t next = moved >= (double)UINT32_MAX ? UINT32_MAX : moved < 1.0 ? 1 : (uint32_t)moved;
-    atomic_store_explicit(&slot->latency_ewma_us, next, memory_order_relaxed);
-}
-
-void
-slot_observe(struct shm *shm, uint32_t slot, uint32_t latency_us, bool failed, uint64_t now_us)
-{
-    if (slot >= shm->max_endpoints) return;
-    struct slot *row = &slots(shm)[slot];
-    atomic_fetch_add_explicit(&row->requests, 1, memory_order_relaxed);
-    if (failed) {
-        atomic_fetch_add_explicit(&row->errors, 1, memory_order_relaxed);
-        atomic_fetch_add_explicit(&row->failures, 1, memory_order_relaxed);
-    } else if (atomic_load_explicit(&row->failures, memory_order_relaxed) != 0) {
-        atomic_store_explicit(&row->failures, 0, memory_order_relaxed);
-    }
-    ewma_move(row, latency_us, failed, now_us);
-}
-
-uint32_t
-slot_latency_us(struct shm *shm, uint32_t slot, uint64_t now_us)
-{
-    if (slot >= shm->max_endpoints) return 0;
-    const struct slot *row = &slots(shm)[slot];
-    uint32_t ewma = atomic_load_explicit(&row->latency_ewma_us, memory_order_relaxed);
-    uint32_t ms =
-        (uint32_t)(now_us / 1000) - atomic_load_explicit(&row->latency_stamp_ms, memory_order_relaxed);
-    return ms > INT32_MAX ? ewma : (uint32_t)((double)ewma * decay(ms));
-}
-
-void
-shm_worker_reap(struct shm *shm, unsigned worker)
-{
-    if (worker >= SHM_WORKERS_MAX) return;
-    uint32_t peak = atomic_load_explicit(&shm->slots_peak, memory_order_acquire);
-    for (uint32_t at = 0; at < peak && at < shm->max_endpoints; at++) {
-        uint32_t held = atomic_load_explicit(column(shm, worker, at), memory_order_relaxed);
-        if (held == 0) continue;
-        active_take(&slots(shm)[at], held);
-        atomic_store_explicit(column(shm, worker, at), 0, memory_order_release);
-    }
-    struct shm_worker *block = &shm->workers[worker];
-    atomic_store(&block->generation, 0);
-    atomic_store(&block->heartbeat_us, 0);
-    atomic_store(&block->endpoints_seen, 0);
-    atomic_store(&block->in_script_since_us, 0);
-    atomic_store(&block->script, 0);
-    atomic_store(&block->connections, 0);
-    atomic_store(&block->streams, 0);
-    atomic_store(&block->tunnels, 0);
-    atomic_store(&block->draining, 0);
-    atomic_store(&block->pid, 0);
 }

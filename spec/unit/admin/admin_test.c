@@ -16,8 +16,7 @@
 #include "core/metrics/stats.h"
 #include "core/net/listener.h"
 
-/* ---- the rooms beside admin, as far as it asks them
- * -------------------------------------------------------------- */
+/* ---- the rooms beside admin, as far as it asks them ---- */
 
 void
 discovery_describe(const struct discovery *discovery, struct strbuf *out)
@@ -44,8 +43,7 @@ script_status(struct script *script, struct script_status *rows, size_t cap)
     return 1;
 }
 
-/* ---- fixture
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- fixture ---- */
 
 struct fixture {
     struct event_base *base;
@@ -232,8 +230,7 @@ wait_for_reloads(struct fixture *f, unsigned count)
     }
 }
 
-/* ---- claims
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- claims ---- */
 
 static void
 serves_metrics_in_their_format(void **state)

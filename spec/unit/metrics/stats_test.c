@@ -336,6 +336,23 @@ promtool_finds_nothing_but_the_old_name(void **state)
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 3);
 }
 
+/* The tests run in the source tree. */
+static void
+every_series_stands_in_the_documentation(void **state)
+{
+    struct fixture *f = *state;
+    static char docs[1 << 16];
+    FILE *file = fopen("docs/metrics.md", "r");
+    if (file == NULL) skip();
+    docs[fread(docs, 1, sizeof(docs) - 1, file)] = '\0';
+    fclose(file);
+    for (const char *at = expose(f); (at = strstr(at, "# TYPE ")) != NULL; at++) {
+        char name[128];
+        snprintf(name, sizeof(name), "`%.*s`", (int)strcspn(at + 7, " "), at + 7);
+        if (strstr(docs, name) == NULL) fail_msg("docs/metrics.md does not name %s", name);
+    }
+}
+
 int
 main(void)
 {
@@ -351,6 +368,7 @@ main(void)
         TEST(escapes_label_values),
         TEST(ids_that_print_alike_give_one_series),
         TEST(scrapes_stay_whole_and_counters_never_fall),
+        TEST(every_series_stands_in_the_documentation),
         TEST(promtool_finds_nothing_but_the_old_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,136 @@
+#include "core/shm/shm.h"
+
+#include "core/shm/shm_internal.h"
+
+/* What a failed first attempt counts as: nothing is known yet, and a quick refusal must not read as a quick
+ * answer. */
+enum { EWMA_FIRST_FAILURE_US = 1000000 };
+#define EWMA_TIME_CONSTANT_MS 10000.0
+
+/* Never below 0: where a count was lost with a worker, the endpoint's next idle moment puts it right. */
+static void
+active_take(struct slot *slot, uint32_t count)
+{
+    uint32_t seen = atomic_load_explicit(&slot->active, memory_order_relaxed), left;
+    do {
+        left = seen > count ? seen - count : 0;
+    } while (!atomic_compare_exchange_weak_explicit(
+        &slot->active, &seen, left, memory_order_relaxed, memory_order_relaxed));
+}
+
+/* The column is raised first and lowered last: a worker killed in between is taken off once too often, which
+ * heals (active_take), and never once too seldom, which would stay for ever. Only its worker writes a column.
+ */
+void
+slot_begin(struct shm *shm, unsigned worker, uint32_t slot)
+{
+    if (slot >= shm->max_endpoints || worker >= SHM_WORKERS_MAX) return;
+    _Atomic uint32_t *mine = shm_column(shm, worker, slot);
+    uint32_t count = atomic_load_explicit(mine, memory_order_relaxed);
+    atomic_store_explicit(mine, count + 1, memory_order_release);
+    atomic_fetch_add_explicit(&shm_slot_rows(shm)[slot].active, 1, memory_order_relaxed);
+}
+
+void
+slot_end(struct shm *shm, unsigned worker, uint32_t slot)
+{
+    if (slot >= shm->max_endpoints || worker >= SHM_WORKERS_MAX) return;
+    _Atomic uint32_t *mine = shm_column(shm, worker, slot);
+    uint32_t count = atomic_load_explicit(mine, memory_order_relaxed);
+    if (count == 0) return;
+    active_take(&shm_slot_rows(shm)[slot], 1);
+    atomic_store_explicit(mine, count - 1, memory_order_release);
+}
+
+uint32_t
+slot_active(struct shm *shm, uint32_t slot)
+{
+    return slot < shm->max_endpoints
+               ? atomic_load_explicit(&shm_slot_rows(shm)[slot].active, memory_order_relaxed)
+               : 0;
+}
+
+/* e^-(ms / time constant) to the third order: within 2 % of it to one time constant, and falling for ever. */
+static double
+decay(uint32_t ms)
+{
+    double x = ms / EWMA_TIME_CONSTANT_MS;
+    return 1.0 / (1.0 + x * (1.0 + x * (0.5 + x / 6.0)));
+}
+
+/* One sample a millisecond moves the average, by the share that the time since the last one has in it. Under
+ * load that share of a small difference is below 1 us, so fractions are rounded up as often as they are large
+ * (Weyl sequence). */
+static void
+ewma_move(struct slot *slot, uint32_t latency_us, bool failed, uint64_t now_us)
+{
+    uint32_t now_ms = (uint32_t)(now_us / 1000);
+    uint32_t stamp = atomic_load_explicit(&slot->latency_stamp_ms, memory_order_relaxed);
+    uint32_t old = atomic_load_explicit(&slot->latency_ewma_us, memory_order_relaxed);
+    uint32_t ms = now_ms - stamp;
+    if (old == 0) {
+        if (failed && latency_us < EWMA_FIRST_FAILURE_US) latency_us = EWMA_FIRST_FAILURE_US;
+        atomic_store_explicit(&slot->latency_ewma_us, latency_us > 0 ? latency_us : 1, memory_order_relaxed);
+        atomic_store_explicit(&slot->latency_stamp_ms, now_ms, memory_order_relaxed);
+        return;
+    }
+    if (ms == 0 || ms > INT32_MAX) return; /* another sample of this millisecond, or a later one, was first */
+    if (failed && latency_us < old) latency_us = old;
+    if (!atomic_compare_exchange_strong_explicit(
+            &slot->latency_stamp_ms, &stamp, now_ms, memory_order_relaxed, memory_order_relaxed))
+        return;
+    double fraction = (double)(uint32_t)(now_us * 2654435769u) / 4294967296.0;
+    double moved = (double)old + ((double)latency_us - (double)old) * (1.0 - decay(ms)) + fraction;
+    uint32_t next = moved >= (double)UINT32_MAX ? UINT32_MAX : moved < 1.0 ? 1 : (uint32_t)moved;
+    atomic_store_explicit(&slot->latency_ewma_us, next, memory_order_relaxed);
+}
+
+void
+slot_observe(struct shm *shm, uint32_t slot, uint32_t latency_us, bool failed, uint64_t now_us)
+{
+    if (slot >= shm->max_endpoints) return;
+    struct slot *row = &shm_slot_rows(shm)[slot];
+    atomic_fetch_add_explicit(&row->requests, 1, memory_order_relaxed);
+    if (failed) {
+        atomic_fetch_add_explicit(&row->errors, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&row->failures, 1, memory_order_relaxed);
+    } else if (atomic_load_explicit(&row->failures, memory_order_relaxed) != 0) {
+        atomic_store_explicit(&row->failures, 0, memory_order_relaxed);
+    }
+    ewma_move(row, latency_us, failed, now_us);
+}
+
+uint32_t
+slot_latency_us(struct shm *shm, uint32_t slot, uint64_t now_us)
+{
+    if (slot >= shm->max_endpoints) return 0;
+    const struct slot *row = &shm_slot_rows(shm)[slot];
+    uint32_t ewma = atomic_load_explicit(&row->latency_ewma_us, memory_order_relaxed);
+    uint32_t ms =
+        (uint32_t)(now_us / 1000) - atomic_load_explicit(&row->latency_stamp_ms, memory_order_relaxed);
+    return ms > INT32_MAX ? ewma : (uint32_t)((double)ewma * decay(ms));
+}
+
+void
+shm_worker_reap(struct shm *shm, unsigned worker)
+{
+    if (worker >= SHM_WORKERS_MAX) return;
+    uint32_t peak = atomic_load_explicit(&shm->slots_peak, memory_order_acquire);
+    for (uint32_t at = 0; at < peak && at < shm->max_endpoints; at++) {
+        uint32_t held = atomic_load_explicit(shm_column(shm, worker, at), memory_order_relaxed);
+        if (held == 0) continue;
+        active_take(&shm_slot_rows(shm)[at], held);
+        atomic_store_explicit(shm_column(shm, worker, at), 0, memory_order_release);
+    }
+    struct shm_worker *block = &shm->workers[worker];
+    atomic_store(&block->generation, 0);
+    atomic_store(&block->heartbeat_us, 0);
+    atomic_store(&block->endpoints_seen, 0);
+    atomic_store(&block->in_script_since_us, 0);
+    atomic_store(&block->script, 0);
+    atomic_store(&block->connections, 0);
+    atomic_store(&block->streams, 0);
+    atomic_store(&block->tunnels, 0);
+    atomic_store(&block->draining, 0);
+    atomic_store(&block->pid, 0);
+}

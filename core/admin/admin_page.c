@@ -1,3 +1,5 @@
+#include <stdlib.h>
+
 #include "core/admin/admin_internal.h"
 #include "core/base/clock.h"
 #include "core/base/text.h"
@@ -133,18 +135,21 @@ write_workers(struct admin *admin, struct strbuf *out, uint64_t now_us)
 }
 
 /* Endpoints of a service: all, and those in rotation. */
+struct tally {
+    unsigned all, good;
+};
+
+/* By shm_name id, in one pass over the table. */
 static void
-count_endpoints(struct admin *admin, uint32_t service, unsigned *all, unsigned *good)
+count_endpoints(struct admin *admin, struct tally *tallies)
 {
     struct slot cold;
     uint32_t slots = shm_slots(admin->env.shm);
-    *all = *good = 0;
     for (uint32_t slot = 0; slot < slots; slot++) {
-        if (!slot_read(admin->env.shm, slot, &cold, NULL) || cold.state == SLOT_GONE ||
-            cold.service != service)
-            continue;
-        ++*all;
-        if (cold.state == SLOT_HEALTHY || cold.state == SLOT_SUSPECT) ++*good;
+        if (!slot_read(admin->env.shm, slot, &cold, NULL)) continue;
+        if (cold.state == SLOT_GONE || cold.service >= SHM_NAMES_MAX) continue;
+        tallies[cold.service].all++;
+        if (cold.state == SLOT_HEALTHY || cold.state == SLOT_SUSPECT) tallies[cold.service].good++;
     }
 }
 
@@ -152,24 +157,31 @@ static void
 write_services(struct admin *admin, struct strbuf *out)
 {
     size_t count = admin->config == NULL ? 0 : admin->config->service_count;
+    struct tally *tallies = calloc(SHM_NAMES_MAX, sizeof(*tallies));
+    if (tallies == NULL) {
+        out->failed = true;
+        return;
+    }
+    count_endpoints(admin, tallies);
     begin(out, "Services",
         "<th>service</th><th>strategy</th><th>health policy</th><th>discovered as</th><th class=\"n\">in "
         "rotation</th>"
         "<th class=\"n\">endpoints</th>");
     for (size_t i = 0; i < count && i < PAGE_ROWS; i++) {
         const struct config_service *service = &admin->config->services[i];
-        unsigned all, good;
-        count_endpoints(admin, shm_name_find(admin->env.shm, slice_of(service->name)), &all, &good);
+        uint32_t id = shm_name_find(admin->env.shm, slice_of(service->name));
+        struct tally none = {0, 0}, *tally = id < SHM_NAMES_MAX ? &tallies[id] : &none;
         strbuf_add_text(out, "<tr>");
         cell(out, service->name);
         cell(out, service->strategy.name == NULL ? "" : service->strategy.name);
         cell(out, service->health.enabled ? service->health.policy.name : "");
         cell(out, service->discover == NULL ? "" : service->discover);
-        number(out, good);
-        number(out, all);
+        number(out, tally->good);
+        number(out, tally->all);
         strbuf_add_text(out, "</tr>\n");
     }
     end(out, count > 0, "the configuration names no service");
+    free(tallies);
 }
 
 static void

@@ -294,7 +294,7 @@ slot_claim(struct shm *shm, uint32_t service, enum slot_state state, uint32_t we
 {
     struct slot_text normal;
     struct slot cold;
-    uint32_t high = shm_slots(shm), at = 0;
+    uint32_t high = shm_slots(shm), at = shm->free_hint <= high ? shm->free_hint : high;
     if (state == SLOT_FREE || state == SLOT_GONE || (unsigned)state >= SLOT_STATE_COUNT) return SLOT_NONE;
     while (at < high && shm_slot_rows(shm)[at].state != SLOT_FREE)
         at++;
@@ -304,6 +304,7 @@ slot_claim(struct shm *shm, uint32_t service, enum slot_state state, uint32_t we
         if (atomic_load_explicit(&shm->slots_peak, memory_order_relaxed) < at + 1)
             atomic_store_explicit(&shm->slots_peak, at + 1, memory_order_release);
     }
+    shm->free_hint = at + 1;
     text_normalise(&normal, text);
     cold_copy(&cold, &shm_slot_rows(shm)[at]);
     cold.incarnation++;
@@ -416,6 +417,7 @@ shm_reap(struct shm *shm)
         cold.state = SLOT_FREE;
         row_write(shm, at, &cold, NULL);
         counters_clear(&shm_slot_rows(shm)[at]);
+        if (at < shm->free_hint) shm->free_hint = at;
         shm->gone_count--;
         freed++;
     }
@@ -451,6 +453,7 @@ shm_control_adopt(struct shm *shm)
     uint64_t version = version_bump(shm);
     memset(index_cells(shm), 0, shm->index_cells * sizeof(uint32_t));
     shm->gone_count = 0;
+    shm->free_hint = 0;
     for (uint32_t at = 0; at < high; at++) {
         if ((atomic_load_explicit(&shm_slot_rows(shm)[at].seq, memory_order_relaxed) & 1) != 0)
             row_repair(shm, at);

@@ -22,6 +22,8 @@ return function(support)
 
     local function url(port, path) return ("http://127.0.0.1:%d%s"):format(port, path) end
 
+    local KEPT = "the present generation goes on" -- what the supervisor says after the last complaint
+
     local methods = setmetatable({}, { __index = process.Process })
 
     -- The n-th listener, the first one by default.
@@ -47,20 +49,22 @@ return function(support)
     -- Rewrites the file where `yaml` is given, sends SIGHUP and waits for the verdict: true or false, its log
     -- line.
     function methods:reload(yaml, limit_s)
-        local done, failed = #self:events("reloaded"), #self:events("reload failed")
+        local done, failed, kept = #self:events("reloaded"), #self:events("reload failed"), #self:events(KEPT)
         if yaml then process.write_file(self.config, yaml) end
         self:signal("HUP")
-        local ok, event = false, nil
+        local ok, events, first = false, nil, nil
         support.wait_until("the reload has a verdict", function()
             local good, bad = self:events("reloaded"), self:events("reload failed")
             if #good > done then
-                ok, event = true, good[#good]
-            elseif #bad > failed then
-                ok, event = false, bad[#bad]
+                ok, events, first = true, good, done + 1
+            elseif #bad > failed and (self.command == "registry" or #self:events(KEPT) > kept) then
+                ok, events, first = false, bad, failed + 1
             end
-            return event
+            return events
         end, limit_s or 10)
-        return ok, event.line, event
+        local lines = {}
+        for i = first, #events do lines[#lines + 1] = events[i].line end
+        return ok, table.concat(lines, "\n"), events[#events]
     end
 
     -- /metrics of the admin address as text.
@@ -96,7 +100,7 @@ return function(support)
         local argv = { support.fluxgate, command, "-c", path }
         for _, arg in ipairs(options.args or {}) do argv[#argv + 1] = arg end
         local child = support.run { name = name, argv = argv, env = options.env, cwd = options.cwd }
-        child.config = path
+        child.config, child.command = path, command
         setmetatable(child, { __index = methods })
         if options.wait == false then return child end
         support.wait_until(name .. " is ready", function()

@@ -195,11 +195,11 @@ function Process:complaints()
         local at = log:find(mark, 1, true)
         if at then say("%s", log:sub(at, at + 1500)) end
     end
-    for line in log:gmatch("[^\n]*signal=%d+[^\n]*") do
+    for line in log:gmatch("[^\n]*by=\"signal %d[^\n]*") do
         local fields = process.fields(line)
-        local pid, event = tonumber(fields.pid), fields.event or ""
-        if pid and (event:find("died") or event:find("killed") or event:find("exited"))
-            and tonumber(fields.signal) > 0 and not self.expected[pid] then
+        local pid, number = tonumber(fields.pid), tonumber(fields.by:match("%d+"))
+        -- "child ended" by SIGKILL is the end of a drain's limit; all else is a crash.
+        if not self.expected[pid] and (fields.event ~= "child ended" or number ~= posix_signal.SIGKILL) then
             say("a child died of a signal: %s", line)
         end
     end

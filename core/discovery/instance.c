@@ -125,15 +125,30 @@ place_read(struct known_instance *row)
     return NULL;
 }
 
-static bool
-metadata_is_valid(struct slice metadata)
+/* One form for every way in: compact, keys sorted, "" for an empty object. */
+static const char *
+metadata_normalise(struct arena *arena, const json_t *object, struct slice *out)
+{
+    *out = (struct slice){"", 0};
+    if (!json_is_object(object)) return "metadata is not a JSON object";
+    if (json_object_size(object) == 0) return NULL;
+    char *text = json_dumps(object, JSON_COMPACT | JSON_SORT_KEYS);
+    char *copy = text == NULL ? NULL : arena_strdup(arena, slice_of(text));
+    free(text);
+    *out = slice_of(copy);
+    return copy == NULL ? "out of memory" : NULL;
+}
+
+static const char *
+metadata_check(struct arena *arena, struct slice *metadata)
 {
     json_error_t error;
-    if (metadata.len == 0) return true;
-    json_t *root = json_loadb(metadata.at, metadata.len, 0, &error);
-    bool ok = json_is_object(root);
+    if (metadata->len == 0) return NULL;
+    json_t *root = json_loadb(metadata->at, metadata->len, 0, &error);
+    const char *why = metadata_normalise(arena, root, metadata);
     json_decref(root);
-    return ok;
+    if (why != NULL) return why;
+    return text_is_clean(*metadata) ? NULL : "metadata is not clean UTF-8";
 }
 
 static const char *
@@ -149,9 +164,9 @@ instance_check(struct instances *all, struct known_instance *row)
     if (view->zone.len >= SLOT_ZONE_BYTES) return "zone is too long";
     if (!text_is_clean(view->zone) || !text_is_clean(view->version))
         return "zone or version is not clean UTF-8";
+    const char *why = metadata_check(&all->arena, &view->metadata);
+    if (why != NULL) return why;
     if (view->metadata.len >= SLOT_META_BYTES) return "metadata is too long";
-    if (!text_is_clean(view->metadata) || !metadata_is_valid(view->metadata))
-        return "metadata is not a JSON object";
     if (view->weight > WEIGHT_MAX) return "weight is out of range";
     if (view->weight == 0) view->weight = 1; /* proto/service_registry_v2.proto: 0 is read as 1 */
     if (view->health_path.len > 0 && view->health_path.at[0] != '/') {
@@ -284,13 +299,7 @@ json_metadata(struct instances *all, const json_t *object, struct slice *out)
 {
     const json_t *value = json_object_get(object, "metadata");
     if (!json_is_object(value)) return json_text(all, object, "metadata", out);
-    *out = (struct slice){"", 0};
-    if (json_object_size(value) == 0) return NULL;
-    char *text = json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS);
-    if (text == NULL) return "out of memory";
-    bool kept = keep_text(all, text, strlen(text), out);
-    free(text);
-    return kept ? NULL : "out of memory";
+    return metadata_normalise(&all->arena, value, out);
 }
 
 static const char *

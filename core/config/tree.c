@@ -46,21 +46,38 @@ place_at(const char *file, struct slice bytes, size_t offset)
     return place;
 }
 
+/* The braces of ${NAME} end a flow map or begin one: the likeliest slip that libyaml's own words do not
+ * explain. */
+static const char *
+syntax_hint(const struct parse *parse, size_t line)
+{
+    struct slice rest = parse->bytes;
+    const char *end;
+    for (; line > 0 && (end = memchr(rest.at, '\n', rest.len)) != NULL; line--)
+        rest = (struct slice){end + 1, rest.len - (size_t)(end + 1 - rest.at)};
+    end = memchr(rest.at, '\n', rest.len);
+    if (end != NULL) rest.len = (size_t)(end - rest.at);
+    bool expands = rest.len > 0 && memmem(rest.at, rest.len, "${", 2) != NULL;
+    return expands ? " (inside { } or [ ], put quotes around a value that holds ${...})" : "";
+}
+
 static void
 refuse_syntax(struct parse *parse)
 {
     const yaml_parser_t *yaml = &parse->yaml;
     const char *problem = yaml->problem != NULL ? yaml->problem : "it cannot be read";
+    const char *also = syntax_hint(parse, yaml->problem_mark.line);
     if (yaml->error == YAML_MEMORY_ERROR) {
         parse->load->diags->failed = true;
     } else if (yaml->error == YAML_READER_ERROR) {
         refuse(parse->load, place_at(parse->file, parse->bytes, yaml->problem_offset), NULL,
             "not valid YAML: %s", problem);
     } else if (yaml->context != NULL) {
-        refuse(parse->load, place_of(parse, yaml->problem_mark), NULL, "not valid YAML: %s (%s in line %zu)",
-            problem, yaml->context, yaml->context_mark.line + 1);
+        refuse(parse->load, place_of(parse, yaml->problem_mark), NULL,
+            "not valid YAML: %s (%s in line %zu)%s", problem, yaml->context, yaml->context_mark.line + 1,
+            also);
     } else {
-        refuse(parse->load, place_of(parse, yaml->problem_mark), NULL, "not valid YAML: %s", problem);
+        refuse(parse->load, place_of(parse, yaml->problem_mark), NULL, "not valid YAML: %s%s", problem, also);
     }
 }
 

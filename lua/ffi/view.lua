@@ -54,7 +54,8 @@ local view = {
     ID = 0, HOST_NAME = 1, ZONE = 2, METADATA = 3, STATE = 4, HEALTH_PATH = 5, -- enum fg_backend_text
 }
 
--- Compares the structs above with what C was compiled with: "name=size field=offset ...;". Raises on a difference.
+-- Compares the structs above with what C was compiled with: "name=size field=offset ...;". Raises on a
+-- difference.
 function view.check(layout)
     for row in layout:gmatch("[^;]+") do
         local name, size, fields = row:match("^(%S+)=(%d+)(.*)$")

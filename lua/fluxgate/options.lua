@@ -83,8 +83,9 @@ local function read_one(value, rule)
     return got
 end
 
--- Checks `given` against `schema` (name → { type, default, min, max, one_of, check, required }) and returns a table with
--- every name of the schema. Raises "PATH.KEY: what was expected", which the gateway shows at its line of the YAML.
+-- Checks `given` against `schema` (name → { type, default, min, max, one_of, check, required }) and returns a
+-- table with every name of the schema. Raises "PATH.KEY: what was expected", which the gateway shows at its
+-- line of the YAML.
 function options.check(path, given, schema)
     local result, keys = {}, {}
     for key in pairs(given or {}) do keys[#keys + 1] = tostring(key) end

@@ -1,5 +1,6 @@
--- fluxgate/plugin.lua: from a file to a living strategy or policy. The same code in gateway, checker and test kit: only
--- `host` differs, which has read(path), script_dirs, lua_path, share and the primitives of the gateway table.
+-- fluxgate/plugin.lua: from a file to a living strategy or policy. The same code in gateway, checker and test
+-- kit: only `host` differs, which has read(path), script_dirs, lua_path, share and the primitives of the
+-- gateway table.
 local base64 = require "fluxgate.base64"
 local options = require "fluxgate.options"
 local sandbox = require "fluxgate.sandbox"
@@ -146,7 +147,8 @@ function Loader:find_script(name)
     return nil
 end
 
--- gateway.strategy: another strategy for the service whose new() runs. Its on_change is called with its maker's.
+-- gateway.strategy: another strategy for the service whose new() runs. Its on_change is called with its
+-- maker's.
 function Loader:inner(name, given)
     local frame = self.chain[#self.chain]
     if not frame then error("gateway.strategy may be called in new() only", 3) end

@@ -1,4 +1,5 @@
--- fluxgate/policy.lua: checks what a health policy's probe() and judge() answer before C reads it. Rare calls, so tables.
+-- fluxgate/policy.lua: checks what a health policy's probe() and judge() answer before C reads it. Rare
+-- calls, so tables.
 local policy = {}
 
 local JUDGEMENTS = { healthy = 1, unhealthy = 2, unchanged = 0 } -- enum script_judgement
@@ -29,7 +30,8 @@ function policy.ranges(list)
     return flat
 end
 
--- kind, method, path, host, port, timeout in seconds, body, count and pairs of statuses: as core/script/policy.c reads.
+-- kind, method, path, host, port, timeout in seconds, body, count and pairs of statuses: as
+-- core/script/policy.c reads.
 function policy.probe(instance, backend)
     local answer = instance:probe(backend)
     if answer == nil then return "none" end

@@ -1,7 +1,9 @@
--- fluxgate/runtime.lua: the first Lua of a state: takes what C offers (core/script/state.c) and gives back what C calls.
+-- fluxgate/runtime.lua: the first Lua of a state: takes what C offers (core/script/state.c) and gives back
+-- what C calls.
 local host = ...
 
--- Modules of ours come from the bundle, like everything else; only C modules (cjson) are looked up on the system.
+-- Modules of ours come from the bundle, like everything else; only C modules (cjson) are looked up on the
+-- system.
 package.path = ""
 package.cpath = package.cpath:gsub("^%./[^;]*;", ""):gsub(";%./[^;]*", "")
 table.insert(package.loaders, 2, function(name)
@@ -86,7 +88,8 @@ function runtime.load_policy(index, service_name, _, file, shown, json, options_
     return (loader:make("policy", file, shown, decode_options(json), service))
 end
 
--- What a strategy hands to its successor in the next generation, as JSON; nil where it has nothing to hand over.
+-- What a strategy hands to its successor in the next generation, as JSON; nil where it has nothing to hand
+-- over.
 function runtime.export(instance)
     if type(instance.export) ~= "function" then return nil end
     return cjson.encode(instance:export())

@@ -1,5 +1,5 @@
--- fluxgate/sandbox.lua: the globals that a plug-in has: copies, so that none reaches another's or ours. What could load
--- bytecode, touch the disk, the process or the collector is not there at all.
+-- fluxgate/sandbox.lua: the globals that a plug-in has: copies, so that none reaches another's or ours. What
+-- could load bytecode, touch the disk, the process or the collector is not there at all.
 local sandbox = {}
 
 local BASE = {
@@ -43,13 +43,15 @@ local function safe_load(env)
     end
 end
 
--- Once a state, before any plug-in runs: the metatable that all strings share is out of reach, and has no dump.
+-- Once a state, before any plug-in runs: the metatable that all strings share is out of reach, and has no
+-- dump.
 function sandbox.seal_strings()
     string.dump = nil
     getmetatable("").__metatable = false
 end
 
--- A fresh environment. `find_module(name)` returns the source and chunk name of a module, or nil and where it was sought.
+-- A fresh environment. `find_module(name)` returns the source and chunk name of a module, or nil and where it
+-- was sought.
 function sandbox.new(gateway, find_module)
     local env, libraries, loaded = {}, shared_libraries(), {}
     for _, name in ipairs(BASE) do env[name] = _G[name] end

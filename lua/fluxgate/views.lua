@@ -1,5 +1,6 @@
--- fluxgate/views.lua: backend, request and result as scripts see them: FFI structs whose other fields and methods are
--- read from C when asked. Reading a name that does not exist raises at the caller's line, and so does every write.
+-- fluxgate/views.lua: backend, request and result as scripts see them: FFI structs whose other fields and
+-- methods are read from C when asked. Reading a name that does not exist raises at the caller's line, and so
+-- does every write.
 local ffi = require "ffi"
 local cjson = require "cjson.safe"
 local layout = require "ffi.view"

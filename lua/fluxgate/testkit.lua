@@ -1,0 +1,188 @@
+-- fluxgate/testkit.lua: drives strategies and health policies without a gateway, under busted and plain
+-- luajit. The files are loaded by the gateway's own loader into the gateway's own sandbox; endpoints,
+-- requests, clock and dice are fakes.
+--
+--     local kit = require "fluxgate.testkit"
+--     local strategy, fleet = kit.strategy("round_robin"), kit.backends { { weight = 3 }, {} }
+--     local backend = strategy:pick(kit.request { path = "/x" }, fleet)
+local fakes = require "fluxgate.fakes"
+local options = require "fluxgate.options"
+local plugin = require "fluxgate.plugin"
+local policies = require "fluxgate.policy"
+local sha256 = require "fluxgate.sha256"
+
+local kit = { logs = {} }
+
+local here = debug.getinfo(1, "S").source:match("^@(.*)/lua/fluxgate/[^/]*$") or "."
+local state -- clock, dice and counters of the running spec
+
+-- Park and Miller, "Random number generators: good ones are hard to find", CACM 31(10), 1988: exact in
+-- doubles.
+local function roll()
+    state.dice = state.dice * 48271 % 2147483647
+    return (state.dice - 1) / 2147483646
+end
+
+local function counter(name)
+    local value = state.counters[name] or { count = 0 }
+    state.counters[name] = value
+    return {
+        next = function() value.count = value.count + 1 return value.count - 1 end,
+        get = function() return value.count end,
+    }
+end
+
+local LEVELS = { [0] = "debug", "info", "warn", "error" }
+
+local host = {
+    share = here, version = "0.1.0", lua_path = { ".", here .. "/lua" }, strategies_path = { ".", here .. "/strategies" },
+    QUEUE = setmetatable({}, { __tostring = function() return "gateway.QUEUE" end }),
+    read = function(path)
+        local file = io.open(path, "rb")
+        if not file then return nil, path .. ": no such file" end
+        local source = file:read("*a")
+        file:close()
+        return source
+    end,
+    now = function() return state.now end,
+    random = function(n)
+        if n == nil then return roll() end
+        return math.floor(roll() * n) + 1
+    end,
+    counter = counter,
+    log = function(level, message) kit.logs[#kit.logs + 1] = { level = LEVELS[level], message = message } end,
+    sha256 = sha256.digest, hmac_sha256 = sha256.hmac,
+}
+kit.QUEUE = host.QUEUE
+
+-- Starts afresh: clock at 1000 s, no counters, no log lines, dice from `seed`. Call it in before_each.
+function kit.seed(seed)
+    state = { now = 1000, counters = {}, dice = (seed or 1) % 2147483646 + 1 }
+    for _ = 1, 8 do roll() end -- near seeds begin with near numbers
+    for i = #kit.logs, 1, -1 do kit.logs[i] = nil end
+end
+kit.seed(1)
+
+function kit.now() return state.now end
+
+-- Moves the clock on by a number of seconds or a duration such as "10s".
+function kit.advance(duration)
+    state.now = state.now + assert(options.duration(duration))
+    return state.now
+end
+
+-- Directories that `require` and names of strategies are looked up in, before the shipped ones.
+function kit.path(dir)
+    table.insert(host.lua_path, 1, dir)
+    table.insert(host.strategies_path, 1, dir)
+end
+
+local function locate(name, folder)
+    if name:find("/", 1, true) or name:find("%.lua$") then return name end
+    for _, dir in ipairs(host.strategies_path) do
+        local path = dir .. "/" .. folder .. name .. ".lua"
+        if host.read(path) then return path end
+    end
+    error("kit: there is no " .. folder .. name .. ".lua in " .. table.concat(host.strategies_path, ", "), 3)
+end
+
+-- What the gateway does before each pick: on_change where the endpoints are not those that the strategy saw
+-- last.
+local function watch(instance, on_change, service)
+    local pick, seen, version = instance.pick, nil, nil
+    instance.pick = function(self, request, backends)
+        local fleet = fakes.fleet_of(backends)
+        if fleet and (fleet ~= seen or fleet.version ~= version) then
+            seen, version, service.fleet = fleet, fleet.version, fleet
+            if on_change then on_change(self, fleet.offered) end
+        end
+        if fleet then fakes.serve(request, fleet) end
+        return pick(self, request, backends)
+    end
+end
+
+-- An instance of the strategy `name` (or of a path that ends in .lua), made as for a service named "test".
+function kit.strategy(name, given, previous)
+    local loader, file = plugin.new_loader(host), locate(name, "")
+    local service = { name = "test", options_path = "services.test.options" }
+    service.endpoints = function() return service.fleet and service.fleet.all or {} end
+    local instance, inner = loader:make("strategy", file, plugin.display(host, file), given or {}, service, previous)
+    watch(instance, loader.on_change(instance, inner), service)
+    return instance
+end
+
+-- An instance of the health policy `name`.
+function kit.policy(name, given)
+    local file = locate(name, "health/")
+    local service = { name = "test", options_path = "services.test.health", endpoints = function() return {} end }
+    return (plugin.new_loader(host):make("policy", file, plugin.display(host, file), given or {}, service))
+end
+
+-- Endpoints, as pick() gets them: sorted by id, without those that may not be picked. Each row may have id,
+-- host, port, weight, effective_weight, zone, metadata, state, active, latency_ewma, failures, load, full,
+-- health_path. fleet["id"] finds any of them, offered or not.
+function kit.backends(rows) return fakes.fleet(rows).offered end
+
+-- Changes an endpoint (its state, weight, …); the strategy learns of it before its next pick.
+function kit.set(backends, id, changes) fakes.change(fakes.fleet_of(backends), id, changes) end
+
+-- A request. Fields: method, path, query, host, client_ip, headers, cookies, attempt, tried (a list of
+-- backends).
+function kit.request(fields) return fakes.request(fields or {}) end
+
+-- The cookies that set_cookie was called with: a list of { name, value, options }.
+function kit.cookies(request) return fakes.data(request).set_cookies end
+
+-- A result for on_result. Fields: status, latency, failure, headers.
+function kit.result(fields) return fakes.result(fields or {}) end
+
+-- A request is placed on `backend`, or has left it.
+function kit.begin(backend)
+    local row = fakes.data(backend)
+    row.active = row.active + 1
+    return backend
+end
+
+function kit.finish(backend)
+    local row = fakes.data(backend)
+    row.active = row.active - 1
+    return backend
+end
+
+-- pick() as the gateway calls it: without what the request tried, and with the answer checked. Raises where
+-- the gateway would fall back; else returns the backend, or nil and the reason.
+function kit.pick(strategy, request, backends)
+    local offered = fakes.without_tried(backends, request)
+    fakes.serve(request, fakes.fleet_of(backends))
+    local backend, reason = strategy:pick(request, offered)
+    if backend == nil or backend == host.QUEUE then return backend, reason end
+    for i = 1, #offered do
+        if offered[i] == backend then return backend end
+    end
+    if fakes.was_bound(request, backend) then return backend end
+    error("pick() answered something that may not be picked now: " .. tostring(backend), 2)
+end
+
+-- What probe() answers, after the gateway's own checks.
+function kit.probe(policy, backend)
+    local kind, method, path, hostname, port, timeout, body = policies.probe(policy, backend)
+    return { kind = kind, method = method, path = path, host = hostname, port = port, timeout = timeout, body = body }
+end
+
+-- Feeds probe results ({ ok, status, latency, failure, body }) to judge() one after the other, counting as
+-- the gateway counts. Returns the endpoint's state after each.
+function kit.judge(policy, backend, results, first_state)
+    local current, rise, fall, states = first_state or "unproven", 0, 0, {}
+    for i, result in ipairs(results) do
+        local verdict = policies.judge(policy, backend, result.ok ~= false, result.status or 200, result.latency or 0.001,
+            result.failure or "-", result.body or "", rise, fall, current, state.now)
+        local good = result.good
+        if good == nil then good = result.ok ~= false and (result.status or 200) < 400 end
+        if good then rise, fall = rise + 1, 0 else rise, fall = 0, fall + 1 end
+        current = verdict == 1 and "healthy" or verdict == 2 and "unhealthy" or current
+        states[i] = current
+    end
+    return states
+end
+
+return kit

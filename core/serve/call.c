@@ -213,7 +213,7 @@ size_t
 serve_pending_bytes(const struct serve_call *call)
 {
     if (call->conn == NULL) return 0;
-    return call->conn->session != NULL ? call->queued : conn_pending(call->conn);
+    return call->conn->session != NULL ? call->queued : serve_conn_pending(call->conn);
 }
 
 void

@@ -31,7 +31,7 @@ bytes_reserve(struct bytes *bytes, size_t room)
 }
 
 char *
-conn_out(struct serve_conn *conn, size_t room)
+serve_conn_out(struct serve_conn *conn, size_t room)
 {
     struct serve *serve = conn->serve;
     if (conn->out.at == NULL && room <= OUT_BYTES) {
@@ -61,7 +61,7 @@ conn_out_release(struct serve_conn *conn)
 }
 
 size_t
-conn_pending(const struct serve_conn *conn)
+serve_conn_pending(const struct serve_conn *conn)
 {
     return conn->out.len - conn->out.off + (conn->blob == NULL ? 0 : conn->blob->len - conn->blob_at);
 }
@@ -91,7 +91,7 @@ set_writing(struct serve_conn *conn, bool on)
 }
 
 void
-conn_mark(struct serve_conn *conn)
+serve_conn_mark(struct serve_conn *conn)
 {
     struct serve *serve = conn->serve;
     if (conn->is_dirty || conn->state == CONN_DEAD) return;
@@ -102,7 +102,7 @@ conn_mark(struct serve_conn *conn)
 }
 
 void
-conn_close(struct serve_conn *conn)
+serve_conn_close(struct serve_conn *conn)
 {
     struct serve *serve = conn->serve;
     if (conn->state == CONN_DEAD) return;
@@ -131,15 +131,15 @@ conn_close(struct serve_conn *conn)
 }
 
 void
-conn_finish(struct serve_conn *conn)
+serve_conn_finish(struct serve_conn *conn)
 {
     conn->state = CONN_CLOSING;
     conn->deadline_us = 0;
-    conn_mark(conn);
+    serve_conn_mark(conn);
 }
 
 void
-conn_rest(struct serve_conn *conn)
+serve_conn_rest(struct serve_conn *conn)
 {
     conn->state = CONN_HEAD;
     conn->deadline_us = clock_now_us() + conn->serve->limits.idle_us;
@@ -179,12 +179,12 @@ conn_flush(struct serve_conn *conn)
 {
     for (;;) {
         bool frames = conn->state == CONN_H2;
-        if ((frames && conn_pending(conn) < SCRATCH_BYTES && !http2_fill(conn)) ||
-            (conn_pending(conn) > 0 && !write_some(conn))) {
-            conn_close(conn);
+        if ((frames && serve_conn_pending(conn) < SCRATCH_BYTES && !http2_fill(conn)) ||
+            (serve_conn_pending(conn) > 0 && !write_some(conn))) {
+            serve_conn_close(conn);
             return false;
         }
-        if (conn_pending(conn) > 0) {
+        if (serve_conn_pending(conn) > 0) {
             if (conn->stall_us == 0) conn->stall_us = clock_now_us() + STALL_US;
             set_writing(conn, true);
             return true;
@@ -205,7 +205,7 @@ conn_linger(struct serve_conn *conn)
     while (conn->calls != NULL)
         call_gone(conn->calls);
     if (conn->eof || shutdown(conn->fd, SHUT_WR) == -1) {
-        conn_close(conn);
+        serve_conn_close(conn);
         return;
     }
     conn->state = CONN_LINGER;
@@ -214,12 +214,12 @@ conn_linger(struct serve_conn *conn)
 }
 
 void
-conn_turn(struct serve_conn *conn)
+serve_conn_turn(struct serve_conn *conn)
 {
     if (conn->state == CONN_HEAD || conn->state == CONN_CALL) http1_resume(conn);
     if (conn->state == CONN_DEAD || conn->state == CONN_LINGER) return;
     if (!conn_flush(conn)) return;
-    size_t pending = conn_pending(conn);
+    size_t pending = serve_conn_pending(conn);
     if (conn->state == CONN_CLOSING) {
         if (pending == 0) conn_linger(conn);
         return;
@@ -227,7 +227,7 @@ conn_turn(struct serve_conn *conn)
     if (conn->state == CONN_H2) {
         if (!nghttp2_session_want_read(conn->session) && !nghttp2_session_want_write(conn->session) &&
             pending == 0) {
-            conn_finish(conn);
+            serve_conn_finish(conn);
             return;
         }
         http2_idle(conn);
@@ -235,11 +235,11 @@ conn_turn(struct serve_conn *conn)
     if (conn->state == CONN_HEAD && pending == 0) {
         if (conn->in.len > 0 && conn->calls == NULL) { /* pipelined requests that waited for the output */
             http1_resume(conn);
-            conn_mark(conn);
+            serve_conn_mark(conn);
             return;
         }
         if (conn->eof || (conn->serve->draining && conn->calls == NULL)) {
-            conn_finish(conn);
+            serve_conn_finish(conn);
             return;
         }
     }
@@ -259,7 +259,7 @@ tell_protocol(struct serve_conn *conn, struct slice bytes)
         return true;
     }
     if (!http2_start(conn)) {
-        conn_close(conn);
+        serve_conn_close(conn);
         return false;
     }
     return true;
@@ -271,7 +271,7 @@ conn_input(struct serve_conn *conn, struct slice bytes)
     if (conn->state == CONN_NEW) {
         if (conn->in.len > 0) { /* the beginning of a preface, 23 bytes at most */
             if (!bytes_reserve(&conn->in, bytes.len)) {
-                conn_close(conn);
+                serve_conn_close(conn);
                 return;
             }
             memcpy(conn->in.at + conn->in.len, bytes.at, bytes.len);
@@ -281,7 +281,7 @@ conn_input(struct serve_conn *conn, struct slice bytes)
         if (!tell_protocol(conn, bytes)) {
             if (conn->state == CONN_DEAD || conn->in.len > 0) return;
             if (!bytes_reserve(&conn->in, bytes.len)) {
-                conn_close(conn);
+                serve_conn_close(conn);
                 return;
             }
             memcpy(conn->in.at, bytes.at, bytes.len);
@@ -314,9 +314,9 @@ on_eof(struct serve_conn *conn)
     if (conn->state == CONN_CALL && call != NULL && call->gone == NULL)
         return; /* half-closed: its answer still goes out */
     if (conn->state == CONN_CLOSING) return;
-    if (conn->state == CONN_HEAD && conn_pending(conn) > 0)
-        return; /* conn_turn ends it after the last answer */
-    conn_close(conn);
+    if (conn->state == CONN_HEAD && serve_conn_pending(conn) > 0)
+        return; /* serve_conn_turn ends it after the last answer */
+    serve_conn_close(conn);
 }
 
 static void
@@ -327,7 +327,7 @@ on_readable(evutil_socket_t fd, short what, void *context)
     (void)what;
     ssize_t n = read(fd, serve->scratch, SCRATCH_BYTES);
     if (n == -1) {
-        if (errno != EAGAIN && errno != EINTR) conn_close(conn);
+        if (errno != EAGAIN && errno != EINTR) serve_conn_close(conn);
         return;
     }
     if (n == 0) {
@@ -336,7 +336,7 @@ on_readable(evutil_socket_t fd, short what, void *context)
     }
     if (conn->state == CONN_LINGER) return;
     conn_input(conn, (struct slice){serve->scratch, (size_t)n});
-    if (conn->state != CONN_DEAD) conn_turn(conn);
+    if (conn->state != CONN_DEAD) serve_conn_turn(conn);
 }
 
 static void
@@ -344,34 +344,34 @@ on_writable(evutil_socket_t fd, short what, void *context)
 {
     (void)fd;
     (void)what;
-    conn_turn(context);
+    serve_conn_turn(context);
 }
 
 void
-conn_timeout(struct serve_conn *conn, uint64_t now_us)
+serve_conn_timeout(struct serve_conn *conn, uint64_t now_us)
 {
     if (conn->stall_us != 0 && now_us >= conn->stall_us) {
-        conn_close(conn);
+        serve_conn_close(conn);
         return;
     }
     if (conn->state == CONN_H2) {
         http2_sweep(conn, now_us);
         if (conn->deadline_us == 0 || now_us < conn->deadline_us || conn->calls != NULL) return;
         http2_goaway(conn, true);
-        conn_mark(conn);
+        serve_conn_mark(conn);
         return;
     }
     if (conn->deadline_us == 0 || now_us < conn->deadline_us) return;
     if (conn->state == CONN_BODY || (conn->state == CONN_HEAD && conn->calls != NULL)) {
         http1_refuse(conn, 408, "the request did not arrive in time");
-        conn_mark(conn);
+        serve_conn_mark(conn);
         return;
     }
-    conn_close(conn);
+    serve_conn_close(conn);
 }
 
 void
-conn_accept(struct serve *serve, int fd, const struct sockaddr *address)
+serve_conn_accept(struct serve *serve, int fd, const struct sockaddr *address)
 {
     struct serve_conn *conn = calloc(1, sizeof *conn);
     if (conn == NULL || !socket_prepare(fd)) {

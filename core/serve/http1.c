@@ -78,13 +78,13 @@ http1_reply(
     char *at = NULL;
     if (headers_add(
             headers, &call->arena, HEADER_DATE, SLICE_LIT("Date"), slice_of(serve_date(conn->serve)))) {
-        at = conn_out(conn, room + (inlined ? body.len : 0));
+        at = serve_conn_out(conn, room + (inlined ? body.len : 0));
     }
     size_t n = at == NULL ? 0 : h1_write_response(&out, at, room);
     call->state = CALL_DONE;
     if (n == 0) { /* no memory for an answer: the peer learns it by the close */
         call->keep_alive = false;
-        conn_mark(conn);
+        serve_conn_mark(conn);
         return;
     }
     if (inlined && body.len > 0) memcpy(at + n, body.at, body.len);
@@ -93,7 +93,7 @@ http1_reply(
         conn->blob = serve_blob_get(blob);
         conn->blob_at = 0;
     }
-    if (!conn->busy) conn_mark(conn);
+    if (!conn->busy) serve_conn_mark(conn);
 }
 
 void
@@ -102,7 +102,7 @@ http1_refuse(struct serve_conn *conn, int status, const char *text)
     struct strbuf body = {0};
     struct serve_call *call = conn->calls != NULL ? conn->calls : call_new(conn);
     if (call == NULL) {
-        conn_close(conn);
+        serve_conn_close(conn);
         return;
     }
     strbuf_add_text(&body, "{\"error\":");
@@ -114,7 +114,7 @@ http1_refuse(struct serve_conn *conn, int status, const char *text)
     http1_reply(call, status, "application/json", strbuf_slice(&body), NULL);
     strbuf_fini(&body);
     call_free(call);
-    conn_finish(conn);
+    serve_conn_finish(conn);
 }
 
 /* Ends a replied call; the connection is at rest again or closes. */
@@ -125,9 +125,9 @@ after_reply(struct serve_conn *conn)
     bool keep = call->keep_alive;
     call_free(call);
     if (keep) {
-        conn_rest(conn);
+        serve_conn_rest(conn);
     } else {
-        conn_finish(conn);
+        serve_conn_finish(conn);
     }
 }
 
@@ -194,7 +194,7 @@ begin_body(struct serve_conn *conn, struct slice rest, size_t head_bytes)
     conn->state = CONN_BODY;
     conn->deadline_us = clock_now_us() + BODY_FACTOR * serve->limits.header_us;
     if (wants_continue) {
-        char *at = conn_out(conn, sizeof continue_line - 1);
+        char *at = serve_conn_out(conn, sizeof continue_line - 1);
         if (at == NULL) {
             http1_refuse(conn, 503, "out of memory");
             return head_bytes;
@@ -214,7 +214,7 @@ take_head(struct serve_conn *conn, struct slice rest, bool *more)
     if (call == NULL) {
         call = call_new(conn);
         if (call == NULL) {
-            conn_close(conn);
+            serve_conn_close(conn);
             return 0;
         }
         h1_request_init(&call->parser, &call->arena, &serve->h1_limits);
@@ -289,7 +289,7 @@ http1_input(struct serve_conn *conn, struct slice bytes)
     size_t used = 0;
     bool more = false;
     if (!join_input(conn, bytes, &all)) {
-        conn_close(conn);
+        serve_conn_close(conn);
         return;
     }
     conn->busy = true;
@@ -299,7 +299,7 @@ http1_input(struct serve_conn *conn, struct slice bytes)
             if (conn->calls->state != CALL_DONE) break;
             after_reply(conn);
         } else if (conn->state == CONN_HEAD) {
-            if (rest.len == 0 || conn->blob != NULL || conn_pending(conn) >= OUT_HIGH_BYTES) break;
+            if (rest.len == 0 || conn->blob != NULL || serve_conn_pending(conn) >= OUT_HIGH_BYTES) break;
             used += take_head(conn, rest, &more);
         } else if (conn->state == CONN_BODY) {
             if (rest.len == 0) break;
@@ -310,7 +310,7 @@ http1_input(struct serve_conn *conn, struct slice bytes)
         }
     }
     conn->busy = false;
-    if (conn->state != CONN_DEAD && !keep_input(conn, all, used)) conn_close(conn);
+    if (conn->state != CONN_DEAD && !keep_input(conn, all, used)) serve_conn_close(conn);
 }
 
 /* After a reply that came later, or output that drained: on with what was read meanwhile. */

@@ -137,7 +137,7 @@ static void
 reset(struct serve_call *call, uint32_t code)
 {
     nghttp2_submit_rst_stream(call->conn->session, NGHTTP2_FLAG_NONE, call->stream_id, code);
-    conn_mark(call->conn);
+    serve_conn_mark(call->conn);
 }
 
 void
@@ -160,7 +160,7 @@ http2_send(struct serve_call *call, struct slice bytes, struct serve_blob *blob)
     } else {
         nghttp2_session_resume_data(session, call->stream_id);
     }
-    conn_mark(call->conn);
+    serve_conn_mark(call->conn);
 }
 
 /* grpc-message is percent-encoded: what is not printable ASCII, and '%' itself. */
@@ -198,7 +198,7 @@ http2_finish(struct serve_call *call, enum grpc_code code, const char *message)
     call->deadline_us = 0;
     call->code = code;
     call->status_text = encode_status_text(&call->arena, message);
-    conn_mark(call->conn);
+    serve_conn_mark(call->conn);
     if (call->submitted) {
         nghttp2_session_resume_data(session, call->stream_id);
         return;
@@ -236,7 +236,7 @@ http2_reply(
     call->is_grpc = false;
     call->state = CALL_DONE;
     call->deadline_us = 0;
-    conn_mark(call->conn);
+    serve_conn_mark(call->conn);
     nghttp2_data_provider provider = {.source.ptr = call, .read_callback = on_body_read};
     bool with_body = !bodiless && body.len > 0 && !call->is_head;
     if ((with_body && !enqueue(call, body, blob, false)) ||
@@ -253,7 +253,7 @@ abort_call(struct serve_call *call, enum grpc_code code, const char *text)
 {
     if (call->state == CALL_HELD && call->gone == NULL) {
         nghttp2_session *session = call->conn->session;
-        conn_mark(call->conn);
+        serve_conn_mark(call->conn);
         nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, call->stream_id, NGHTTP2_CANCEL);
         nghttp2_session_set_stream_user_data(session, call->stream_id, NULL);
         call_gone(call);
@@ -675,12 +675,12 @@ http2_input(struct serve_conn *conn, struct slice bytes)
 bool
 http2_fill(struct serve_conn *conn)
 {
-    while (conn_pending(conn) < SCRATCH_BYTES) {
+    while (serve_conn_pending(conn) < SCRATCH_BYTES) {
         const uint8_t *data;
         ssize_t n = nghttp2_session_mem_send(conn->session, &data);
         if (n < 0) return false;
         if (n == 0) return true;
-        char *at = conn_out(conn, (size_t)n);
+        char *at = serve_conn_out(conn, (size_t)n);
         if (at == NULL) return false;
         memcpy(at, data, (size_t)n);
         conn->out.len += (size_t)n;
@@ -711,7 +711,7 @@ http2_idle(struct serve_conn *conn)
     if (conn->deadline_us == 0) conn->deadline_us = clock_now_us() + conn->serve->limits.idle_us;
     if (conn->serve->draining && !conn->going_away) {
         http2_goaway(conn, true);
-        conn_mark(conn);
+        serve_conn_mark(conn);
     }
 }
 

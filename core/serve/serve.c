@@ -91,7 +91,7 @@ on_acceptable(evutil_socket_t fd, short what, void *context)
             close(peer);
             continue;
         }
-        conn_accept(serve, peer, (const struct sockaddr *)&address);
+        serve_conn_accept(serve, peer, (const struct sockaddr *)&address);
     }
 }
 
@@ -116,7 +116,7 @@ on_turn(evutil_socket_t fd, short what, void *context)
         struct serve_conn *conn = serve->dirty;
         serve->dirty = conn->dirty_next;
         conn->is_dirty = false;
-        if (conn->state != CONN_DEAD) conn_turn(conn);
+        if (conn->state != CONN_DEAD) serve_conn_turn(conn);
     }
     while (serve->graveyard != NULL) {
         struct serve_conn *conn = serve->graveyard;
@@ -139,9 +139,9 @@ on_sweep(evutil_socket_t fd, short what, void *context)
     for (struct serve_conn *conn = serve->conns, *next; conn != NULL; conn = next) {
         next = conn->next;
         if (cut) {
-            conn_close(conn);
+            serve_conn_close(conn);
         } else {
-            conn_timeout(conn, now);
+            serve_conn_timeout(conn, now);
         }
     }
     if (serve->conn_count > 0 || serve->paused) serve_arm_sweep(serve);
@@ -224,9 +224,9 @@ serve_drain(struct serve *serve, uint64_t limit_us, void (*done)(void *), void *
         next = conn->next;
         if (conn->state == CONN_H2) {
             http2_goaway(conn, conn->calls == NULL);
-            conn_mark(conn);
+            serve_conn_mark(conn);
         } else if (conn->state == CONN_NEW || (conn->state == CONN_HEAD && conn->calls == NULL)) {
-            conn_finish(conn);
+            serve_conn_finish(conn);
         }
     }
     if (limit_us < serve->sweep_every_us)
@@ -243,7 +243,7 @@ serve_free(struct serve *serve)
     if (serve == NULL) return;
     stop_listening(serve);
     while (serve->conns != NULL)
-        conn_close(serve->conns);
+        serve_conn_close(serve->conns);
     serve->done = NULL;
     on_turn(-1, 0, serve);
     event_del(&serve->turn_event);

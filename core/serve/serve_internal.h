@@ -158,17 +158,18 @@ void serve_resume_accept(struct serve *serve);
 const char *serve_date(struct serve *serve); /* an IMF-fixdate, made once a second */
 
 /* conn.c */
-void conn_accept(struct serve *serve, int fd, const struct sockaddr *address);
-void conn_close(
+void serve_conn_accept(struct serve *serve, int fd, const struct sockaddr *address);
+void serve_conn_close(
     struct serve_conn *conn); /* at any time but inside nghttp2; calls are told, memory goes with the turn */
-void conn_mark(struct serve_conn *conn); /* flush and resume when the loop turn ends */
-void conn_turn(struct serve_conn *conn); /* now */
-void conn_timeout(struct serve_conn *conn, uint64_t now_us);
-void conn_finish(struct serve_conn *conn); /* close once the output is out, lingering */
+void serve_conn_mark(struct serve_conn *conn); /* flush and resume when the loop turn ends */
+void serve_conn_turn(struct serve_conn *conn); /* now */
+void serve_conn_timeout(struct serve_conn *conn, uint64_t now_us);
+void serve_conn_finish(struct serve_conn *conn); /* close once the output is out, lingering */
 MUST_CHECK
-char *conn_out(struct serve_conn *conn, size_t room); /* where `room` bytes may be written; NULL: no memory */
-size_t conn_pending(const struct serve_conn *conn);
-void conn_rest(struct serve_conn *conn); /* HTTP/1: between requests */
+char *serve_conn_out(
+    struct serve_conn *conn, size_t room); /* where `room` bytes may be written; NULL: no memory */
+size_t serve_conn_pending(const struct serve_conn *conn);
+void serve_conn_rest(struct serve_conn *conn); /* HTTP/1: between requests */
 MUST_CHECK
 bool bytes_reserve(struct bytes *bytes, size_t room);
 

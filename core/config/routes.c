@@ -124,7 +124,7 @@ pairs_read(struct load *load, const struct node *node, bool tokens, bool lower,
             refuse(load, child->key_place, NULL, "%s is no name that a header or cookie can have",
                 shown(load, child->key));
         } else if (child->kind != NODE_SCALAR || !value_is_clean(child->text)) {
-            value_refuse(load, child, "text, or nothing for any value");
+            value_refuse(load, child, "text without control characters, or nothing for any value");
         } else {
             pairs[n++] = (struct config_pair){name, node_is_null(child) ? NULL : child->text};
         }

@@ -249,7 +249,7 @@ refuses_bad_routes(void **state)
             "match has either 'path' or 'path_prefix', not both"},
         {"routes: [{match: {headers: {\"a b\": c}}}]", "'a b' is no name that a header or cookie can have"},
         {"routes: [{match: {headers: {a: [1]}}}]",
-            "a: expected text, or nothing for any value, found a list"},
+            "a: expected text without control characters, or nothing for any value, found a list"},
         {"routes: [{redirect: {to: x}}]", "to: expected an absolute http(s) URL, or a path"},
         {"routes: [{redirect: {to: /$pth}}]",
             "knows $path, $query and $host, found '$pth'; did you mean '$path'?"},

@@ -394,7 +394,7 @@ finds_the_place_of_a_path_or_of_its_nearest_parent(void **state)
         {"", 1, 1},
         {"services.web.endpoints[1].zone", 30, 85},
         {"routes[x].y", 6, 1},
-        {"log.", 43, 1},
+        {"log.", 42, 1},
     };
     struct loaded loaded = load_ok(whole);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

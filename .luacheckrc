@@ -8,4 +8,4 @@ files["strategies/"] = { read_globals = { "gateway" }, unused_args = false }
 files["examples/"] = { read_globals = { "gateway" }, unused_args = false }
 files["lua/"] = { read_globals = { "gateway" } }
 files["lua/meta/"] = { globals = { "gateway" }, unused_args = false, ignore = { "122", "131", "211", "212", "241" } }
-files["spec/"] = { std = "+busted", read_globals = { "gateway" } }
+files["spec/"] = { std = "+busted", read_globals = { "gateway" }, max_line_length = 150 }

@@ -43,6 +43,7 @@ struct discovery {
     bool is_answered; /* by the registry itself */
     bool is_snapshot; /* latest is from the file */
     bool is_dirty;    /* not yet in the file */
+    bool is_swapping; /* from discovery_use to discovery_commit */
     uint64_t begun_us, grace_us, dirty_us, sweep_us;
     struct slot_text scratch;
     struct log_every bad_service;
@@ -172,7 +173,8 @@ table_rebuild(struct discovery *discovery, enum absent_rule absent)
     const struct config *config = discovery->config;
     const struct instances *all = discovery->latest;
     struct table_round round = {
-        absent, all != NULL && all->is_v2 ? text_hash(all->epoch) : 0, on_selects, discovery};
+        absent, all != NULL && all->is_v2 ? text_hash(all->epoch) : 0, on_selects, discovery,
+        discovery->is_swapping};
     uint64_t suppressed;
     memset(discovery->selectors, 0, sizeof discovery->selectors);
     table_begin(discovery->table);
@@ -400,12 +402,21 @@ discovery_use(struct discovery *discovery, const struct config *config)
 {
     bool is_first = discovery->config == NULL;
     discovery->config = config;
+    discovery->is_swapping = true;
     free(discovery->state_dir);
     discovery->state_dir = config->state_dir == NULL ? NULL : slice_dup(slice_of(config->state_dir));
     if (is_first) discovery->begun_us = clock_now_us();
     bool ok = registry_use(discovery, &config->registry);
     table_rebuild(discovery, ABSENT_KEEP);
     return ok && (config->state_dir == NULL || discovery->state_dir != NULL);
+}
+
+void
+discovery_commit(struct discovery *discovery)
+{
+    if (discovery->config == NULL || !discovery->is_swapping) return;
+    discovery->is_swapping = false;
+    table_rebuild(discovery, ABSENT_KEEP);
 }
 
 bool

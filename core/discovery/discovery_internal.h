@@ -75,6 +75,7 @@ struct table_round {
     /* Does `service` still take what is registered under this name (0: not known)? Else it goes at once. */
     bool (*selects)(void *context, uint32_t service, uint64_t registered);
     void *context;
+    bool is_swapping; /* workers may still be on the config before: what only that one has stays for now */
 };
 
 struct table_counts {

@@ -265,7 +265,8 @@ row_absent(struct table *table, uint32_t slot, struct row *row, const struct slo
     const struct table_round *round)
 {
     enum absent_rule rule = round->absent;
-    if (!round->selects(round->context, cold->service, row->registered)) rule = ABSENT_REMOVE;
+    if (!round->selects(round->context, cold->service, row->registered))
+        rule = round->is_swapping ? ABSENT_KEEP : ABSENT_REMOVE;
     if (rule == ABSENT_KEEP) return;
     if (rule == ABSENT_EPOCH) rule = row->epoch == round->epoch ? ABSENT_REMOVE : ABSENT_SUSPECT;
     /* one that took no new requests has nothing to prove, one that failed its probes has shown enough */
@@ -292,7 +293,7 @@ table_end(struct table *table, const struct table_round *round)
         if (row->round != table->round) {
             if (row->is_registered) {
                 row_absent(table, slot, row, &cold, round);
-            } else {
+            } else if (!round->is_swapping) {
                 slot_remove(table->shm, slot);
             }
         }

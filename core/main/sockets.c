@@ -1,0 +1,231 @@
+#include "core/main/supervisor_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/base/log.h"
+#include "core/main/process.h"
+#include "core/net/listener.h"
+
+static void
+bound_close(struct bound_socket *bound)
+{
+    for (unsigned i = 0; i < bound->count; i++)
+        close(bound->fds[i]);
+    bound->count = 0;
+    bound->text[0] = '\0';
+    bound->port = 0;
+}
+
+static uint16_t
+port_of(int fd)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+        struct sockaddr_storage room;
+    } name;
+    socklen_t len = sizeof name;
+    if (getsockname(fd, &name.any, &len) == -1) return 0;
+    if (name.any.sa_family == AF_INET) return ntohs(name.v4.sin_port);
+    return name.any.sa_family == AF_INET6 ? ntohs(name.v6.sin6_port) : 0;
+}
+
+/* SO_REUSEPORT lets another gateway of the same user take the port as well, unnoticed; a socket without it
+ * finds out. */
+static bool
+is_taken(const struct config_address *address)
+{
+    int fd;
+    const char *step;
+    if (address->is_unix || address->port == 0) return false;
+    if (listener_open(address, false, 1, &fd, &step)) {
+        close(fd);
+        return false;
+    }
+    return errno == EADDRINUSE;
+}
+
+/* Brings `bound` to `count` sockets on `address`; those it has stay. */
+static bool
+bound_open(struct bound_socket *bound, const struct config_address *address, const char *what, bool reuseport,
+    unsigned count, char why[512])
+{
+    struct config_address target = *address;
+    const char *step = "bind";
+    if (bound->count >= count)
+        return true; /* surplus sockets of retired workers go when the reload settles */
+    if (bound->count > 0 && target.port == 0) target.port = bound->port;
+    bool taken = reuseport && bound->count == 0 && is_taken(&target);
+    if (taken) errno = EADDRINUSE;
+    if (taken || !listener_open(&target, reuseport, count - bound->count, bound->fds + bound->count, &step)) {
+        snprintf(why, 512, "%s:%d:%d: %s address %s: %s: %s",
+            address->place.file == NULL ? "configuration" : address->place.file, address->place.line,
+            address->place.column, what, address->text, step, strerror(errno));
+        return false;
+    }
+    bound->count = count;
+    bound->what = what;
+    bound->port = port_of(bound->fds[0]);
+    return true;
+}
+
+/* The listener bound for the nth address that is written like this. */
+static struct bound_socket *
+listener_find(struct supervisor *sv, const char *key)
+{
+    for (size_t i = 0; i < sv->listener_count; i++) {
+        if (strcmp(sv->listeners[i].text, key) == 0) return &sv->listeners[i];
+    }
+    return NULL;
+}
+
+static bool
+open_listeners(struct supervisor *sv, const struct config *config, char why[512])
+{
+    for (size_t i = 0; i < config->listener_count; i++) {
+        const struct config_address *address = &config->listeners[i].address;
+        char key[sizeof sv->listeners[0].text];
+        unsigned nth = 0;
+        for (size_t j = 0; j < i; j++)
+            nth += strcmp(config->listeners[j].address.text, address->text) == 0;
+        snprintf(key, sizeof key, "%u %s", nth, address->text);
+        struct bound_socket *bound = listener_find(sv, key);
+        if (bound == NULL) {
+            if (sv->listener_count == LISTENERS_MAX) {
+                snprintf(why, 512, "more than %d listeners (those of the present configuration count too)",
+                    LISTENERS_MAX);
+                return false;
+            }
+            bound = &sv->listeners[sv->listener_count];
+            *bound = (struct bound_socket){.fresh = true};
+            snprintf(bound->text, sizeof bound->text, "%s", key);
+            sv->listener_count++;
+        }
+        bound->kept = true;
+        if (!bound_open(bound, address, "listener", true, config->workers, why)) return false;
+    }
+    return true;
+}
+
+/* A single socket that may move: the new one is opened beside the old, which bound_settle closes. */
+static bool
+open_single(struct bound_socket *bound, const struct config_address *address, const char *what,
+    bool may_fall_back, char why[512])
+{
+    struct bound_socket next = {.fresh = true};
+    if (bound->count > 0 && strcmp(bound->text, address->text) == 0) return true;
+    snprintf(next.text, sizeof next.text, "%s", address->text);
+    if (!bound_open(&next, address, what, false, 1, why)) {
+        struct config_address any = *address;
+        if (!may_fall_back || errno != EADDRINUSE) return false;
+        any.port = 0; /* the flat file never asked for an admin address: any free port will do */
+        if (!bound_open(&next, &any, what, false, 1, why)) return false;
+        log_warnx("the default admin port is taken, another one serves", F_UINT("port", next.port));
+    }
+    bound_close(bound);
+    *bound = next;
+    return true;
+}
+
+bool
+sockets_open(struct supervisor *sv, struct config *config, char why[512])
+{
+    for (size_t i = 0; i < sv->listener_count; i++)
+        sv->listeners[i].kept = sv->listeners[i].fresh = false;
+    sv->admin.fresh = sv->registry_http.fresh = sv->registry_grpc.fresh = false;
+    if (!open_listeners(sv, config, why)) goto fail;
+    if (config->has_admin && !open_single(&sv->admin, &config->admin, "admin", config->is_flat, why))
+        goto fail;
+    if (config->registry.enabled && config->registry.embedded) {
+        if (!open_single(&sv->registry_http, &config->registry.listen_http, "registry-http", false, why))
+            goto fail;
+        if (!open_single(&sv->registry_grpc, &config->registry.listen_grpc, "registry-grpc", false, why))
+            goto fail;
+    }
+    struct ipc_bound bound = sockets_bound(sv);
+    config_apply_bound(config, &bound);
+    return true;
+fail:
+    sockets_abandon(sv);
+    return false;
+}
+
+static void
+drop_listener(struct supervisor *sv, size_t at)
+{
+    bound_close(&sv->listeners[at]);
+    sv->listeners[at] = sv->listeners[--sv->listener_count];
+}
+
+void
+sockets_abandon(struct supervisor *sv)
+{
+    for (size_t i = sv->listener_count; i-- > 0;) {
+        struct bound_socket *bound = &sv->listeners[i];
+        if (bound->fresh) {
+            drop_listener(sv, i);
+            continue;
+        }
+        bound->kept = true; /* as before: what is bound now belongs to the present configuration */
+        /* a socket that no worker accepts from would still be dealt connections */
+        while (sv->current.number != 0 && bound->count > sv->current.config->workers)
+            close(bound->fds[--bound->count]);
+    }
+}
+
+void
+sockets_settle(struct supervisor *sv)
+{
+    unsigned workers = sv->current.config->workers;
+    for (size_t i = sv->listener_count; i-- > 0;) {
+        struct bound_socket *bound = &sv->listeners[i];
+        if (!bound->kept) {
+            log_info("listener closed", F_STR("address", bound->text));
+            drop_listener(sv, i);
+            continue;
+        }
+        while (bound->count > workers)
+            close(bound->fds[--bound->count]);
+    }
+    if (!sv->current.config->has_admin) bound_close(&sv->admin);
+    if (!sv->current.config->registry.embedded) {
+        bound_close(&sv->registry_http);
+        bound_close(&sv->registry_grpc);
+    }
+}
+
+void
+sockets_close_listeners(struct supervisor *sv)
+{
+    while (sv->listener_count > 0)
+        drop_listener(sv, sv->listener_count - 1);
+}
+
+static void
+announce(const struct bound_socket *bound)
+{
+    char name[128];
+    if (bound->count == 0 || !bound->fresh) return;
+    listener_name(bound->fds[0], name);
+    log_info("listening", F_STR("what", bound->what), F_STR("address", name));
+}
+
+void
+sockets_announce(const struct supervisor *sv)
+{
+    for (size_t i = 0; i < sv->listener_count; i++)
+        announce(&sv->listeners[i]);
+    announce(&sv->admin);
+    announce(&sv->registry_http);
+    announce(&sv->registry_grpc);
+}
+
+struct ipc_bound
+sockets_bound(const struct supervisor *sv)
+{
+    return (struct ipc_bound){sv->admin.port, sv->registry_http.port, sv->registry_grpc.port};
+}

@@ -1,0 +1,357 @@
+#include "core/main/supervisor_internal.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/main/process.h"
+
+enum {
+    QUICK_DEATH_US = 1000000,
+    BACKOFF_FIRST_US = 50000,
+    BACKOFF_MAX_US = 5000000,
+    WORKER_STALE_US = 1000000,   /* DESIGN.md section 6 */
+    CONTROL_STALE_US = 5000000,  /* a policy's own budget is far below */
+    REGISTRY_STALE_US = 20000000 /* one slow fsync is no reason */
+};
+
+static const char *const role_names[] = {"control", "registry", "worker"};
+
+void
+process_init(struct supervisor *sv)
+{
+    sv->control = (struct process){.role = ROLE_CONTROL, .channel = -1};
+    sv->registry = (struct process){.role = ROLE_REGISTRY, .channel = -1};
+    for (unsigned i = 0; i < SHM_WORKERS_MAX; i++) {
+        sv->workers[i] = (struct process){.role = ROLE_WORKER, .index = i, .channel = -1};
+    }
+}
+
+struct process *
+process_next(struct supervisor *sv, struct process *after)
+{
+    if (after == NULL) return &sv->registry;
+    if (after == &sv->registry) return &sv->control;
+    if (after == &sv->control) return &sv->workers[0];
+    return after->index + 1 < SHM_WORKERS_MAX ? after + 1 : NULL;
+}
+
+void
+process_set_wanted(struct supervisor *sv)
+{
+    const struct config *config = sv->current.config;
+    sv->control.wanted = true;
+    sv->registry.wanted = config->registry.enabled && config->registry.embedded;
+    for (unsigned i = 0; i < SHM_WORKERS_MAX; i++)
+        sv->workers[i].wanted = i < config->workers;
+}
+
+bool
+process_any_worker_runs(const struct supervisor *sv)
+{
+    for (unsigned i = 0; i < SHM_WORKERS_MAX; i++) {
+        if (sv->workers[i].pid != 0) return true;
+    }
+    return false;
+}
+
+bool
+process_all_workers_use(const struct supervisor *sv, uint32_t number)
+{
+    for (unsigned i = 0; i < SHM_WORKERS_MAX; i++) {
+        const struct process *worker = &sv->workers[i];
+        if (worker->wanted && (worker->pid == 0 || worker->using != number)) return false;
+    }
+    return true;
+}
+
+/* The child's side of the fork: nothing open but its channel, the supervisor's signals not its own. */
+static _Noreturn void
+run_child(struct supervisor *sv, enum role role, unsigned index, int channel)
+{
+    static char name[32];
+    sigset_t none;
+    const int ignored[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE};
+    for (size_t i = 0; i < sizeof ignored / sizeof ignored[0]; i++)
+        signal(ignored[i], SIG_IGN);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    if (channel > 3) close_range(3, (unsigned)channel - 1, 0);
+    close_range((unsigned)channel + 1, ~0u, 0);
+    if (role == ROLE_WORKER)
+        snprintf(name, sizeof name, "worker.%u", index);
+    else
+        snprintf(name, sizeof name, "%s", role_names[role]);
+    char title[16];
+    snprintf(title, sizeof title, "fg-%.11s", name);
+    prctl(PR_SET_NAME, title);
+    log_init(name, sv->current.config->log.level, sv->current.config->log.format);
+    int code = 1;
+    switch (role) {
+    case ROLE_CONTROL: code = control_main(sv->shm, channel); break;
+    case ROLE_REGISTRY: code = registry_main(channel); break;
+    case ROLE_WORKER: code = worker_main(sv->shm, channel, index); break;
+    }
+    exit(code);
+}
+
+static void
+start(struct supervisor *sv, struct process *process)
+{
+    int ends[2];
+    char event[32];
+    uint64_t now = clock_now_us();
+    process->start_after_us = now + BACKOFF_MAX_US;
+    if (!ipc_pair(ends)) {
+        log_warn("no channel for a child");
+        return;
+    }
+    pid_t pid = fork();
+    if (pid == -1) {
+        log_warn("fork failed", F_STR("role", role_names[process->role]));
+        close(ends[0]);
+        close(ends[1]);
+        return;
+    }
+    if (pid == 0) run_child(sv, process->role, process->index, ends[1]);
+    close(ends[1]);
+    process->pid = pid;
+    process->channel = ends[0];
+    process->started_us = process->alive_us = now;
+    process->sent = process->using = 0;
+    process->ready = false;
+    snprintf(event, sizeof event, "%s started", role_names[process->role]);
+    if (process->role == ROLE_WORKER)
+        log_info(event, F_UINT("worker", process->index), F_INT("pid", pid));
+    else
+        log_info(event, F_INT("pid", pid));
+    const struct generation_file *file = &sv->current;
+    if (sv->phase == PHASE_CONTROL && process->role == ROLE_CONTROL) file = &sv->candidate;
+    if (!process_send_generation(sv, process, file)) kill(pid, SIGKILL);
+}
+
+void
+process_start_due(struct supervisor *sv)
+{
+    uint64_t now = clock_now_us();
+    if (sv->phase >= PHASE_DRAINING) return;
+    for (struct process *p = process_next(sv, NULL); p != NULL; p = process_next(sv, p)) {
+        if (!p->wanted || p->pid != 0 || now < p->start_after_us) continue;
+        if (p->role == ROLE_WORKER && sv->phase == PHASE_STARTING) continue;
+        start(sv, p);
+    }
+}
+
+static void
+add_sockets(struct supervisor *sv, const struct process *process, struct ipc_message *message)
+{
+    switch (process->role) {
+    case ROLE_CONTROL:
+        if (sv->admin.count > 0) message->fds[message->fd_count++] = sv->admin.fds[0];
+        return;
+    case ROLE_REGISTRY:
+        if (sv->registry_http.count > 0) message->fds[message->fd_count++] = sv->registry_http.fds[0];
+        if (sv->registry_grpc.count > 0) message->fds[message->fd_count++] = sv->registry_grpc.fds[0];
+        return;
+    case ROLE_WORKER:
+        for (size_t i = 0; i < sv->listener_count; i++) {
+            const struct bound_socket *bound = &sv->listeners[i];
+            /* a socket that the newest config no longer names is left out, so that the worker stops accepting
+             * from it */
+            if (bound->kept && process->index < bound->count)
+                message->fds[message->fd_count++] = bound->fds[process->index];
+        }
+        return;
+    }
+}
+
+bool
+process_send_generation(struct supervisor *sv, struct process *process, const struct generation_file *file)
+{
+    static struct ipc_message message; /* one at a time: the supervisor has one thread */
+    memset(&message, 0, offsetof(struct ipc_message, fds));
+    message.type = IPC_GENERATION;
+    message.number = file->number;
+    message.bound = sockets_bound(sv);
+    memcpy(message.hash, file->hash, sizeof message.hash);
+    message.text_len = (uint32_t)strlen(sv->path);
+    if (message.text_len >= IPC_TEXT_MAX) return false;
+    memcpy(message.text, sv->path, message.text_len);
+    message.fds[0] = file->fd;
+    message.fd_count = 1;
+    add_sockets(sv, process, &message);
+    if (!ipc_send(process->channel, &message)) {
+        log_warn("a generation cannot be sent", F_STR("role", role_names[process->role]));
+        return false;
+    }
+    process->sent = file->number;
+    return true;
+}
+
+bool
+process_tell(struct process *process, enum ipc_type type, uint32_t number, bool ok, const char *text)
+{
+    static struct ipc_message message;
+    if (process->pid == 0 || process->channel == -1) return false;
+    memset(&message, 0, offsetof(struct ipc_message, fds));
+    message.fd_count = 0;
+    message.type = type;
+    message.number = number;
+    message.ok = ok;
+    message.text_len = (uint32_t)strnlen(text, IPC_TEXT_MAX - 1);
+    memcpy(message.text, text, message.text_len);
+    if (ipc_send(process->channel, &message)) return true;
+    log_warn("a child does not take messages", F_STR("role", role_names[process->role]));
+    return false;
+}
+
+void
+process_tell_drain(struct supervisor *sv, struct process *process)
+{
+    static struct ipc_message message;
+    if (process->pid == 0) return;
+    memset(&message, 0, offsetof(struct ipc_message, fds));
+    message.fd_count = 0;
+    message.type = IPC_DRAIN;
+    message.requests_us = sv->current.config->drain.requests_us;
+    message.tunnels_us = sv->current.config->drain.tunnels_us;
+    if (!ipc_send(process->channel, &message)) kill(process->pid, SIGKILL);
+}
+
+static struct process *
+find_pid(struct supervisor *sv, pid_t pid)
+{
+    for (struct process *p = process_next(sv, NULL); p != NULL; p = process_next(sv, p)) {
+        if (p->pid == pid) return p;
+    }
+    return NULL;
+}
+
+static void
+ended(struct supervisor *sv, struct process *process, int status)
+{
+    uint64_t now = clock_now_us();
+    bool expected = !process->wanted || sv->phase >= PHASE_DRAINING;
+    char how[64];
+    if (WIFSIGNALED(status))
+        snprintf(how, sizeof how, "signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    else
+        snprintf(how, sizeof how, "exit %d", WEXITSTATUS(status));
+    if (expected) {
+        log_info("child ended", F_STR("role", role_names[process->role]), F_UINT("index", process->index),
+            F_INT("pid", process->pid), F_STR("by", how));
+    } else {
+        log_warnx("child died, it is started again", F_STR("role", role_names[process->role]),
+            F_UINT("index", process->index), F_INT("pid", process->pid), F_STR("by", how));
+    }
+    close(process->channel);
+    process->channel = -1;
+    process->pid = 0;
+    process->ready = false;
+    process->using = 0;
+    if (process->role == ROLE_WORKER) shm_worker_reap(sv->shm, process->index);
+    if (expected) return;
+    struct shm_totals *totals = shm_totals(sv->shm);
+    switch (process->role) {
+    case ROLE_CONTROL: atomic_fetch_add(&totals->control_restarts, 1); break;
+    case ROLE_REGISTRY: atomic_fetch_add(&totals->registry_restarts, 1); break;
+    case ROLE_WORKER: atomic_fetch_add(&totals->worker_restarts, 1); break;
+    }
+    process->quick_deaths = now - process->started_us < QUICK_DEATH_US ? process->quick_deaths + 1 : 0;
+    uint64_t wait = 0;
+    if (process->quick_deaths > 1) {
+        unsigned doublings = process->quick_deaths < 8 ? process->quick_deaths - 2 : 6;
+        wait = (uint64_t)BACKOFF_FIRST_US << doublings;
+    }
+    process->start_after_us = now + (wait > BACKOFF_MAX_US ? BACKOFF_MAX_US : wait);
+}
+
+void
+process_reap(struct supervisor *sv)
+{
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        struct process *process = find_pid(sv, pid);
+        if (process != NULL)
+            ended(sv, process, status);
+        else if (pid == sv->checker.pid)
+            reload_checker_ended(sv, status);
+    }
+}
+
+/* FLUXGATE_WATCHDOG=0 turns it off and =N multiplies its patience: for debuggers and valgrind. */
+static uint64_t
+patience(void)
+{
+    static long factor = -1;
+    if (factor == -1) {
+        const char *value = getenv("FLUXGATE_WATCHDOG");
+        factor = value != NULL && value[0] >= '0' && value[0] <= '9' && value[1] == '\0' ? value[0] - '0' : 1;
+        if (value != NULL && strcmp(value, "10") == 0) factor = 10;
+    }
+    return (uint64_t)factor;
+}
+
+static void
+end_stale(struct process *process, const char *why, uint64_t age_us, const char *script)
+{
+    log_warnx("child is stuck, it is killed", F_STR("role", role_names[process->role]),
+        F_UINT("index", process->index), F_INT("pid", process->pid), F_STR("why", why), F_US("for", age_us),
+        F_STR("script", script));
+    kill(process->pid, SIGKILL);
+    process->alive_us = clock_now_us(); /* once is enough */
+}
+
+static void
+watch_worker(struct supervisor *sv, struct process *process, uint64_t now)
+{
+    struct shm_worker *block = shm_worker(sv->shm, process->index);
+    uint64_t limit = WORKER_STALE_US * patience();
+    uint64_t beat = atomic_load_explicit(&block->heartbeat_us, memory_order_relaxed);
+    uint64_t entered = atomic_load_explicit(&block->in_script_since_us, memory_order_relaxed);
+    if (process->using == 0 && entered == 0) { /* still building its first generation */
+        if (now - process->started_us > 10 * limit)
+            end_stale(process, "no first heartbeat", now - process->started_us, "");
+        return;
+    }
+    if (beat < process->alive_us) beat = process->alive_us; /* also: not judged by its predecessor's beat */
+    if (entered != 0 && now > entered && now - entered > limit && entered >= process->started_us) {
+        const char *script =
+            shm_name_text(sv->shm, atomic_load_explicit(&block->script, memory_order_relaxed));
+        atomic_fetch_add(&shm_totals(sv->shm)->script_runaways, 1);
+        end_stale(process, "a script does not return", now - entered, script);
+    } else if (now > beat && now - beat > limit) {
+        end_stale(process, "no heartbeat", now - beat, "");
+    }
+}
+
+void
+process_watchdog(struct supervisor *sv)
+{
+    uint64_t now = clock_now_us();
+    uint64_t gap = now - sv->last_turn_us;
+    sv->last_turn_us = now;
+    if (patience() == 0) return;
+    if (gap >
+        WORKER_STALE_US / 2) { /* we did not run either: the machine was busy or asleep, nobody is to blame */
+        for (struct process *p = process_next(sv, NULL); p != NULL; p = process_next(sv, p))
+            p->alive_us = now;
+        return;
+    }
+    for (struct process *p = process_next(sv, NULL); p != NULL; p = process_next(sv, p)) {
+        if (p->pid == 0) continue;
+        uint64_t limit = (p->role == ROLE_CONTROL ? CONTROL_STALE_US : REGISTRY_STALE_US) * patience();
+        if (p->role == ROLE_WORKER)
+            watch_worker(sv, p, now);
+        else if (now > p->alive_us && now - p->alive_us > limit)
+            end_stale(p, "no sign of life", now - p->alive_us, "");
+    }
+}

@@ -1,0 +1,116 @@
+/* core/main/supervisor_internal.h: what supervisor.c, spawn.c, sockets.c and reload.c share. */
+#ifndef FLUXGATE_MAIN_SUPERVISOR_INTERNAL_H
+#define FLUXGATE_MAIN_SUPERVISOR_INTERNAL_H
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "core/base/compiler.h"
+#include "core/config/config.h"
+#include "core/main/checker.h"
+#include "core/main/ipc.h"
+#include "core/shm/shm.h"
+
+enum { LISTENERS_MAX = 64 };
+
+enum role { ROLE_CONTROL, ROLE_REGISTRY, ROLE_WORKER };
+
+/* One child. pid 0: not running; it is started when start_after_us has come, while it is wanted. */
+struct process {
+    enum role role;
+    unsigned index; /* of a worker */
+    bool wanted;
+    pid_t pid;
+    int channel;
+    uint64_t started_us, start_after_us, alive_us;
+    unsigned quick_deaths; /* in a row, each within a second of its start: sets the back-off */
+    uint32_t sent, using;  /* generation last sent, and last reported in use */
+    bool ready;
+};
+
+/* A bound address: one socket a worker (listeners), or one (admin, registry). Kept for successors. */
+struct bound_socket {
+    char
+        text[256]; /* the address as the config writes it, and which of several alike: the key over reloads */
+    const char *what;
+    unsigned count;
+    int fds[SHM_WORKERS_MAX];
+    uint16_t port;
+    bool fresh; /* opened by the reload under way */
+    bool kept;  /* named by the candidate */
+};
+
+struct generation_file {
+    uint32_t number; /* 0: there is none */
+    int fd;
+    struct bundle *bundle;
+    struct config *config;
+    char hash[17];
+};
+
+enum phase {
+    PHASE_STARTING, /* control is on its way; workers start when it is ready or 3 s passed */
+    PHASE_SERVING,
+    PHASE_CHECKING, /* a checker runs */
+    PHASE_CONTROL,  /* control changes over to the candidate */
+    PHASE_WORKERS,  /* workers do */
+    PHASE_DELAY,    /* SIGTERM came: /ready says 503, traffic goes on for drain.delay */
+    PHASE_DRAINING, /* workers finish */
+    PHASE_STOPPING, /* control and registry do */
+};
+
+struct supervisor {
+    const char *path;
+    struct shm *shm;
+    enum phase phase;
+    uint64_t phase_until_us; /* when the phase is given up */
+    struct generation_file current, candidate;
+    struct checker checker;
+    bool reload_again; /* a SIGHUP came during a reload */
+    struct bound_socket listeners[LISTENERS_MAX], admin, registry_http, registry_grpc;
+    size_t listener_count;
+    struct process control, registry, workers[SHM_WORKERS_MAX];
+    int signals; /* signalfd */
+    bool announced_ready;
+    uint64_t last_turn_us;
+    int exit_code;
+};
+
+/* sockets.c: opens what the config names and is not open yet, for `workers` workers each; on failure
+ * everything fresh is closed again and *why tells. sockets_settle closes what the present config no longer
+ * names. */
+MUST_CHECK
+bool sockets_open(struct supervisor *sv, struct config *config, char why[512]);
+void sockets_abandon(struct supervisor *sv);
+void sockets_settle(struct supervisor *sv);
+void sockets_close_listeners(struct supervisor *sv);
+void sockets_announce(const struct supervisor *sv);
+struct ipc_bound sockets_bound(const struct supervisor *sv);
+
+/* spawn.c */
+void process_init(struct supervisor *sv);
+void process_start_due(struct supervisor *sv); /* starts every wanted process that is not running and may */
+bool process_send_generation(
+    struct supervisor *sv, struct process *process, const struct generation_file *file);
+bool process_tell(struct process *process, enum ipc_type type, uint32_t number, bool ok, const char *text);
+void process_tell_drain(struct supervisor *sv, struct process *process);
+void process_reap(struct supervisor *sv); /* waitpid for all; restarts are scheduled */
+void process_watchdog(struct supervisor *sv);
+void process_set_wanted(
+    struct supervisor *sv); /* from the current config: how many workers, registry or not */
+struct process *process_next(
+    struct supervisor *sv, struct process *after); /* NULL: the first; running or not */
+bool process_any_worker_runs(const struct supervisor *sv);
+bool process_all_workers_use(const struct supervisor *sv, uint32_t number);
+
+/* reload.c */
+bool generation_open(struct generation_file *file, int memfd, const char *path, char why[512]);
+void generation_close(struct generation_file *file);
+bool generation_name(
+    struct supervisor *sv, const struct config *config); /* routes, services, strategies into shm */
+void reload_request(struct supervisor *sv);
+void reload_checker_ended(struct supervisor *sv, int wait_status);
+void reload_used(struct supervisor *sv, struct process *process, const struct ipc_message *message);
+void reload_turn(struct supervisor *sv); /* timeouts, and a further request that waited */
+
+#endif

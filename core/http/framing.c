@@ -171,8 +171,10 @@ static enum h1_error
 request_decide(struct h1_head *head, const struct facts *facts)
 {
     bool has_body = head->body == BODY_CHUNKED || (head->body == BODY_LENGTH && head->length > 0);
-    if (head->minor == 0)
-        return H1_OK; /* RFC 9110 §7.8, §10.1.1: Upgrade and Expect are not heard from 1.0 */
+    if (head->minor == 0) { /* RFC 9110 §7.8, §10.1.1: Upgrade and Expect are not heard from 1.0 */
+        headers_drop(&head->headers, HEADER_EXPECT); /* nor said again in the 1.1 that leaves */
+        return H1_OK;
+    }
     if (facts->bad_expect) return H1_BAD_EXPECT;
     head->expect_continue = facts->expect_continue && has_body;
     head->upgrade = facts->upgrade && facts->protocol.len > 0;

@@ -152,9 +152,10 @@ trailer_store(struct h1_chunked *chunked, struct arena *arena, char c)
 static enum h1_error
 trailers_check(struct slice lines)
 {
+    if (lines.len == 0) return H1_OK;
     const char *at = lines.at, *end = lines.at + lines.len, *next = at;
     struct slice name, value;
-    for (; lines.len > 0 && at < end; at = next) {
+    for (; at < end; at = next) {
         enum h1_error error = H1_OK;
         if (h1_field_read(at, end, &next, &name, &value, &error) != FIELD_ROW) return H1_BAD_TRAILER;
     }
@@ -272,9 +273,10 @@ trailer_is_allowed(struct slice name)
 bool
 h1_parse_trailers(struct slice lines, struct arena *arena, struct headers *out)
 {
+    if (lines.len == 0) return true;
     const char *at = lines.at, *end = lines.at + lines.len, *next = at;
     struct slice name, value;
-    for (; lines.len > 0 && at < end; at = next) {
+    for (; at < end; at = next) {
         enum h1_error error = H1_OK;
         if (h1_field_read(at, end, &next, &name, &value, &error) != FIELD_ROW) return false;
         if (!trailer_is_allowed(name)) continue;

@@ -140,15 +140,20 @@ put_connection(struct pen *pen, const struct h1_out *message)
     put(pen, SLICE_LIT("\r\n"));
 }
 
+static bool
+target_is_valid(struct slice target)
+{
+    return target.len > 0 && scan_target(target.at, target.at + target.len) == target.at + target.len;
+}
+
 size_t
 h1_write_request(const struct h1_out *message, struct slice host, char *out, size_t cap)
 {
-    struct pen pen = {out, out + cap, false};
-    const char *target_end = message->target.at + message->target.len;
-    if (!header_name_is_valid(message->method) || message->target.len == 0 ||
-        scan_target(message->target.at, target_end) != target_end || !header_value_is_valid(host)) {
+    if (cap == 0 || !header_name_is_valid(message->method) || !target_is_valid(message->target) ||
+        !header_value_is_valid(host)) {
         return 0;
     }
+    struct pen pen = {out, out + cap, false};
     put(&pen, message->method);
     put(&pen, SLICE_LIT(" "));
     put(&pen, message->target);
@@ -163,8 +168,8 @@ h1_write_request(const struct h1_out *message, struct slice host, char *out, siz
 size_t
 h1_write_response(const struct h1_out *message, char *out, size_t cap)
 {
+    if (cap == 0 || message->status < 100 || message->status > 599) return 0;
     struct pen pen = {out, out + cap, false};
-    if (message->status < 100 || message->status > 599) return 0;
     put(&pen, SLICE_LIT("HTTP/1.1 "));
     put_number(&pen, (uint64_t)message->status);
     put(&pen, SLICE_LIT(" "));

@@ -204,8 +204,8 @@ ipv6_is_valid(struct slice address)
 bool
 uri_authority_split(struct slice authority, struct slice *host, struct slice *port)
 {
-    const char *at = authority.at, *end = authority.at + authority.len;
     if (authority.len == 0) return false;
+    const char *at = authority.at, *end = authority.at + authority.len;
     if (*at == '[') {
         const char *close = memchr(at, ']', authority.len);
         if (close == NULL || !ipv6_is_valid((struct slice){at + 1, (size_t)(close - at - 1)})) return false;

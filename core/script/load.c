@@ -49,7 +49,8 @@ load_diag(struct script *script, const struct config_plugin *plugin, const char 
     if (strncmp(message, plugin->options.path, path_len) == 0 && strchr(".: ", message[path_len]) != NULL) {
         char path[512];
         snprintf(path, sizeof path, "%.*s", (int)strcspn(message, ": "), message);
-        diag_add(diags, DIAG_ERROR, config_place(script->env.config, path), NULL, "%s", message);
+        struct place at = script->env.config->places == NULL ? plugin->place : config_place(script->env.config, path);
+        diag_add(diags, DIAG_ERROR, at, NULL, "%s", message);
         return;
     }
     int line = split_line(message, display_name(plugin->file), &text);

@@ -1,13 +1,39 @@
 #include "spec/unit/script/support.h"
 
+#include "core/script/script_internal.h"
+
+/* A strategy whose pick() has this body. */
+#define PICK(body)                                                                                        \
+    "local S = {} S.__index = S function S.new(o, s) return setmetatable({ service = s }, S) end "         \
+    "function S:pick(request, backends) " body " end return S"
+
+static uint64_t
+errors_of(struct fixture *f, const char *service)
+{
+    struct script_status rows[8];
+    size_t count = script_status(f->script, rows, 8);
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(rows[i].service, service) == 0) return rows[i].errors;
+    }
+    return UINT64_MAX;
+}
+
+static const char *
+last_error(struct fixture *f)
+{
+    static struct script_status rows[8];
+    assert_true(script_status(f->script, rows, 8) > 0);
+    return rows[0].last_error;
+}
+
 static void
 gives_each_equal_backend_exactly_its_share_across_two_workers(void **state)
 {
     struct fixture f;
     (void)state;
     fixture_init(&f);
-    uint32_t slots[3] = {fixture_endpoint(&f, 0, "x", SLOT_HEALTHY, 1),
-        fixture_endpoint(&f, 0, "y", SLOT_HEALTHY, 1), fixture_endpoint(&f, 0, "z", SLOT_HEALTHY, 1)};
+    uint32_t slots[3] = {fixture_endpoint(&f, 0, "x", SLOT_HEALTHY, 1), fixture_endpoint(&f, 0, "y", SLOT_HEALTHY, 1),
+        fixture_endpoint(&f, 0, "z", SLOT_HEALTHY, 1)};
     fixture_load(&f);
     struct script *first = f.script;
     fixture_load(&f);
@@ -16,8 +42,7 @@ gives_each_equal_backend_exactly_its_share_across_two_workers(void **state)
     for (int i = 0; i < 300; i++) {
         f.script = both[i * 7 % 10 < 4];
         uint32_t slot = fixture_pick(&f, 0);
-        for (int j = 0; j < 3; j++)
-            counts[j] += slot == slots[j];
+        for (int j = 0; j < 3; j++) counts[j] += slot == slots[j];
     }
     assert_int_equal(counts[0], 100);
     assert_int_equal(counts[1], 100);
@@ -27,11 +52,232 @@ gives_each_equal_backend_exactly_its_share_across_two_workers(void **state)
     fixture_fini(&f);
 }
 
+static void
+offers_the_best_tier_that_has_anybody(void **state)
+{
+    struct fixture f;
+    (void)state;
+    fixture_init(&f);
+    uint32_t good = fixture_endpoint(&f, 0, "good", SLOT_HEALTHY, 1);
+    uint32_t suspect = fixture_endpoint(&f, 0, "suspect", SLOT_SUSPECT, 1);
+    uint32_t fresh = fixture_endpoint(&f, 0, "fresh", SLOT_UNPROVEN, 1);
+    uint32_t ejected = fixture_endpoint(&f, 0, "ejected", SLOT_EJECTED, 1);
+    fixture_endpoint(&f, 0, "sick", SLOT_UNHEALTHY, 1);
+    fixture_endpoint(&f, 0, "drain", SLOT_DRAINING, 1);
+    fixture_endpoint(&f, 0, "closed", SLOT_MAINTENANCE, 1);
+    fixture_endpoint(&f, 0, "zero", SLOT_HEALTHY, 0);
+    fixture_load(&f);
+    for (int i = 0; i < 20; i++) {
+        uint32_t slot = fixture_pick(&f, 0);
+        assert_true(slot == good || slot == suspect);
+    }
+    slot_set_state(f.shm, good, SLOT_UNHEALTHY, "gone bad");
+    slot_set_state(f.shm, suspect, SLOT_UNHEALTHY, "gone bad");
+    script_refresh(f.script);
+    for (int i = 0; i < 5; i++) assert_int_equal(fixture_pick(&f, 0), fresh);
+    slot_remove(f.shm, fresh);
+    script_refresh(f.script);
+    for (int i = 0; i < 5; i++) assert_int_equal(fixture_pick(&f, 0), ejected);
+    slot_remove(f.shm, ejected);
+    script_refresh(f.script);
+    uint32_t slot;
+    enum reason reason;
+    assert_int_equal(script_pick(f.script, fixture_request(&f, 0), &slot, &reason), SCRIPT_NONE);
+    assert_int_equal(reason, REASON_ALL_UNHEALTHY);
+    assert_int_equal(script_pick(f.script, fixture_request(&f, 1), &slot, &reason), SCRIPT_NONE);
+    assert_int_equal(reason, REASON_NO_ENDPOINTS);
+    assert_int_equal(errors_of(&f, "a"), 0);
+    fixture_fini(&f);
+}
+
+static void
+leaves_out_what_the_request_has_tried_and_then_asks_the_next_tier(void **state)
+{
+    struct fixture f;
+    uint32_t slot;
+    enum reason reason;
+    (void)state;
+    fixture_init(&f);
+    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1), b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 1);
+    uint32_t fresh = fixture_endpoint(&f, 0, "fresh", SLOT_UNPROVEN, 1);
+    fixture_load(&f);
+    for (int i = 0; i < 10; i++) {
+        struct script_request *request = fixture_request(&f, 0);
+        request->tried[request->tried_count++] = a;
+        assert_int_equal(script_pick(f.script, request, &slot, &reason), SCRIPT_PICKED);
+        assert_int_equal(slot, b);
+        request->tried[request->tried_count++] = b;
+        assert_int_equal(script_pick(f.script, request, &slot, &reason), SCRIPT_PICKED);
+        assert_int_equal(slot, fresh);
+        request->tried[request->tried_count++] = fresh;
+        assert_int_equal(script_pick(f.script, request, &slot, &reason), SCRIPT_NONE);
+    }
+    assert_int_equal(errors_of(&f, "a"), 0);
+    fixture_fini(&f);
+}
+
+static void
+answers_a_wrong_return_value_by_the_fallback_and_counts_it(void **state)
+{
+    static const char *const bodies[] = {
+        PICK("return 1"), PICK("return {}"), PICK("return 'x'"), PICK("return 1LL"), PICK("return request"),
+        PICK("return backends"), PICK("return true"), PICK("error('no')"), PICK("error(nil)"), PICK("error({})"),
+        PICK("return backends[1] + 1"), PICK("return nil .. 1"), PICK("return self.service:endpoints()[3]"),
+        PICK("foreign = foreign or backends[1] return foreign"), PICK("backends[1].weight = 7 return backends[1]"),
+        PICK("coroutine.yield(backends[1])"), PICK("return setmetatable({}, { __index = error })"),
+        PICK("return request:bound('sick') or 1"),
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
+        struct fixture f;
+        fixture_init(&f);
+        fixture_strategy(&f, 0, "/mem/wrong.lua", bodies[i], "{}");
+        fixture_strategy(&f, 1, "/mem/wrong.lua", bodies[i], "{}");
+        uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1), b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 3);
+        fixture_endpoint(&f, 0, "sick", SLOT_UNHEALTHY, 1);
+        fixture_endpoint(&f, 1, "other", SLOT_HEALTHY, 1);
+        fixture_load(&f);
+        if (strstr(bodies[i], "foreign") != NULL) fixture_pick(&f, 1); /* "other" of service b is kept */
+        for (int n = 0; n < 5; n++) {
+            uint32_t slot = fixture_pick(&f, 0);
+            assert_true(slot == a || slot == b);
+        }
+        if (errors_of(&f, "a") != 5) fail_msg("%s: %d errors", bodies[i], (int)errors_of(&f, "a"));
+        assert_int_equal(atomic_load(&shm_totals(f.shm)->script_fallbacks), 5);
+        fixture_fini(&f);
+    }
+}
+
+static void
+refuses_a_backend_that_was_kept_after_it_went(void **state)
+{
+    struct fixture f;
+    (void)state;
+    fixture_init(&f);
+    fixture_strategy(&f, 0, "/mem/keeper.lua", PICK("kept = kept or backends[1] assert(kept.id ~= nil) return kept"), "{}");
+    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1), b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 1);
+    fixture_load(&f);
+    assert_int_equal(fixture_pick(&f, 0), a);
+    slot_remove(f.shm, a);
+    script_refresh(f.script);
+    assert_int_equal(fixture_pick(&f, 0), b);
+    assert_int_equal(errors_of(&f, "a"), 1);
+    shm_reap(f.shm);
+    uint32_t again = fixture_endpoint(&f, 0, "new owner of the slot", SLOT_HEALTHY, 1);
+    slot_set_state(f.shm, b, SLOT_UNHEALTHY, "test");
+    script_refresh(f.script);
+    assert_int_equal(fixture_pick(&f, 0), again); /* by the fallback: the old view is not the new endpoint */
+    assert_int_equal(errors_of(&f, "a"), 2);
+    fixture_fini(&f);
+}
+
+static void
+falls_back_by_weight(void **state)
+{
+    struct fixture f;
+    int heavy = 0;
+    (void)state;
+    fixture_init(&f);
+    fixture_strategy(&f, 0, "/mem/wrong.lua", PICK("error('no')"), "{}");
+    uint32_t slot = fixture_endpoint(&f, 0, "heavy", SLOT_HEALTHY, 3);
+    fixture_endpoint(&f, 0, "light", SLOT_HEALTHY, 1);
+    fixture_load(&f);
+    for (int i = 0; i < 4000; i++) heavy += fixture_pick(&f, 0) == slot;
+    assert_in_range(heavy, 3000 - 137, 3000 + 137); /* 5 standard deviations of B(4000, 3/4) */
+    fixture_fini(&f);
+}
+
+static void
+quarantines_a_strategy_that_keeps_failing(void **state)
+{
+    struct fixture f;
+    struct script_status rows[8];
+    (void)state;
+    fixture_init(&f);
+    fixture_strategy(&f, 0, "/mem/wrong.lua", PICK("calls = (calls or 0) + 1 error('call ' .. calls)"), "{}");
+    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1);
+    fixture_endpoint(&f, 1, "b", SLOT_HEALTHY, 1);
+    fixture_load(&f);
+    for (int i = 0; i < 100; i++) assert_int_equal(fixture_pick(&f, 0), a);
+    assert_int_equal(errors_of(&f, "a"), 10);
+    assert_true(script_status(f.script, rows, 8) >= 2);
+    assert_true(rows[0].quarantined_until_us > 0);
+    assert_string_equal(rows[0].last_error, "pick: /mem/wrong.lua:1: call 10");
+    assert_int_equal(rows[1].quarantined_until_us, 0);
+    assert_int_equal(atomic_load(&shm_totals(f.shm)->script_quarantines), 1);
+    f.script->services[0].strategy.quarantined_until_us = 1; /* its time is over */
+    assert_int_equal(fixture_pick(&f, 0), a);
+    assert_int_equal(errors_of(&f, "a"), 11);
+    fixture_fini(&f);
+}
+
+static void
+sees_the_active_requests_of_every_worker(void **state)
+{
+    struct fixture f;
+    char file[600];
+    (void)state;
+    fixture_init(&f);
+    snprintf(file, sizeof file, "%s/strategies/least_connections.lua", bundle_share_dir());
+    f.services[0].strategy.file = file;
+    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1), b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 1);
+    fixture_load(&f);
+    slot_begin(f.shm, 1, a);
+    for (int i = 0; i < 5; i++) assert_int_equal(fixture_pick(&f, 0), b);
+    slot_end(f.shm, 1, a);
+    slot_begin(f.shm, 2, b);
+    for (int i = 0; i < 5; i++) assert_int_equal(fixture_pick(&f, 0), a);
+    assert_int_equal(errors_of(&f, "a"), 0);
+    fixture_fini(&f);
+}
+
+static void
+calls_on_change_when_a_weight_or_a_state_moves(void **state)
+{
+    struct fixture f;
+    struct slot cold;
+    static struct slot_text text;
+    (void)state;
+    fixture_init(&f);
+    fixture_strategy(&f, 0, "/mem/watch.lua",
+        "local S = {} S.__index = S function S.new(o, s) return setmetatable({ service = s }, S) end "
+        "function S:on_change(b) changes = (changes or 0) + 1 self.n = #b .. '/' .. #self.service:endpoints() end "
+        "function S:pick(r, b) error(changes .. ' ' .. self.n .. ' ' .. b[1].weight, 0) end return S",
+        "{}");
+    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1), b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 1);
+    fixture_endpoint(&f, 1, "other", SLOT_HEALTHY, 1);
+    fixture_load(&f);
+    fixture_pick(&f, 0);
+    assert_string_equal(last_error(&f), "pick: 1 2/2 1");
+    assert_true(slot_read(f.shm, a, &cold, &text));
+    slot_update(f.shm, a, 5, 8000, &text);
+    script_refresh(f.script);
+    fixture_pick(&f, 0);
+    assert_string_equal(last_error(&f), "pick: 2 2/2 5");
+    slot_set_state(f.shm, b, SLOT_UNHEALTHY, "test");
+    script_refresh(f.script);
+    fixture_pick(&f, 0);
+    assert_string_equal(last_error(&f), "pick: 3 1/2 5");
+    fixture_endpoint(&f, 1, "another service's", SLOT_HEALTHY, 1);
+    script_refresh(f.script);
+    fixture_pick(&f, 0);
+    assert_string_equal(last_error(&f), "pick: 3 1/2 5");
+    fixture_fini(&f);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gives_each_equal_backend_exactly_its_share_across_two_workers),
+        cmocka_unit_test(offers_the_best_tier_that_has_anybody),
+        cmocka_unit_test(leaves_out_what_the_request_has_tried_and_then_asks_the_next_tier),
+        cmocka_unit_test(answers_a_wrong_return_value_by_the_fallback_and_counts_it),
+        cmocka_unit_test(refuses_a_backend_that_was_kept_after_it_went),
+        cmocka_unit_test(falls_back_by_weight),
+        cmocka_unit_test(quarantines_a_strategy_that_keeps_failing),
+        cmocka_unit_test(sees_the_active_requests_of_every_worker),
+        cmocka_unit_test(calls_on_change_when_a_weight_or_a_state_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

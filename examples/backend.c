@@ -1,7 +1,7 @@
 /* A backend on libflux: GET / answers with its name and port, GET /health with 200. It registers itself, and
  * leaves the registry before it stops.
  *
- *     cc -o backend backend.c $(pkg-config --cflags --libs --static flux)
+ *     cc -o backend backend.c $(pkg-config --cflags --libs flux)
  *     SERVICE_NAME=users PORT=9001 HOSTNAME=127.0.0.1 REGISTRY_URL=http://127.0.0.1:8081 ./backend
  */
 #include <flux.h>

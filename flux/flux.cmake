@@ -29,6 +29,15 @@ add_custom_command(OUTPUT ${CMAKE_BINARY_DIR}/libflux.a
     DEPENDS flux_static proto ${flux_rooms} WORKING_DIRECTORY ${CMAKE_BINARY_DIR} VERBATIM)
 add_custom_target(libflux ALL DEPENDS ${CMAKE_BINARY_DIR}/libflux.a)
 
+# Flags instead of Requires: with --static libcurl.pc names libraries that Debian has no static form of, and which a
+# program that links the shared libcurl does not need.
+list(JOIN CURL_LDFLAGS " " FLUX_PC_LIBS)
+foreach(library JANSSON EVENT PROTOBUF_C NGHTTP2)
+    list(JOIN ${library}_LDFLAGS " " flags)
+    string(APPEND FLUX_PC_LIBS " ${flags}")
+endforeach()
+# Relative, so that an installed tree may be moved (DESTDIR, --prefix)
+file(RELATIVE_PATH FLUX_PC_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
 configure_file(${CMAKE_SOURCE_DIR}/flux/flux.pc.in ${CMAKE_BINARY_DIR}/flux.pc @ONLY)
 
 add_library(flux_whole STATIC IMPORTED)
@@ -43,7 +52,8 @@ target_include_directories(example_backend PRIVATE ${CMAKE_SOURCE_DIR}/flux)
 target_link_libraries(example_backend PRIVATE flux_whole)
 set_target_properties(example_backend PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/examples OUTPUT_NAME backend)
 
-install(TARGETS flux RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-install(FILES flux/flux.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-install(FILES ${CMAKE_BINARY_DIR}/libflux.a DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(FILES ${CMAKE_BINARY_DIR}/flux.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+# A component of its own: cmake --install BUILD --component flux
+install(TARGETS flux RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT flux)
+install(FILES flux/flux.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT flux)
+install(FILES ${CMAKE_BINARY_DIR}/libflux.a DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT flux)
+install(FILES ${CMAKE_BINARY_DIR}/flux.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT flux)

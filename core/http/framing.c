@@ -10,8 +10,11 @@
         BIT(KEEP_ALIVE))
 _Static_assert(HEADER_ID_COUNT <= 64, "headers.seen tells every known header from each other");
 
+enum { CONNECTION_OPTIONS_MAX = 100 };
+
 struct facts {
     unsigned lengths, encodings; /* rows seen */
+    unsigned options;            /* of Connection */
     uint64_t length;
     bool bad_length, bad_encoding, bad_expect;
     bool close, keep_alive, upgrade; /* Connection's tokens */
@@ -38,6 +41,7 @@ connection_read(struct slice list, struct facts *facts)
 {
     struct slice token;
     while (header_list_next(&list, &token)) {
+        facts->options++;
         switch (token.len) {
         case 5: facts->close |= slice_equal_nocase(token, SLICE_LIT("close")); break;
         case 7: facts->upgrade |= slice_equal_nocase(token, SLICE_LIT("upgrade")); break;
@@ -189,6 +193,9 @@ framing_decide(struct h1_parser *parser)
     if ((head->headers.seen & WATCHED) != 0) facts_gather(head, &facts);
     enum h1_error error = body_decide(parser, &facts);
     if (error != H1_OK) return error;
+    /* Each option is sought among all rows (h1_drop_hop_by_hop): 16,000 of one byte would be a cheap way to
+     * keep us busy. */
+    if (facts.options > CONNECTION_OPTIONS_MAX) return H1_HEADERS_TOO_LARGE;
     head->keep_alive = !facts.close && (head->minor == 1 || facts.keep_alive);
     error = parser->is_response ? response_decide(parser, &facts) : request_decide(head, &facts);
     if (error != H1_OK) return error;

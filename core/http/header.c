@@ -250,5 +250,9 @@ header_name_is_valid(struct slice name)
 bool
 header_value_is_valid(struct slice value)
 {
-    return value.len == 0 || scan_text(value.at, value.at + value.len) == value.at + value.len;
+    if (value.len == 0) return true;
+    const char *end = value.at + value.len;
+    if (value.len < 16) return scan_class(value.at, end, BYTE_TEXT) == end;
+    const char *stop = scan_text(value.at, end - value.len % 16);
+    return stop == end - value.len % 16 && scan_text(end - 16, end) == end; /* the last step overlaps */
 }

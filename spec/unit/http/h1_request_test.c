@@ -453,6 +453,12 @@ holds_the_limits_by_bytes_and_not_by_pieces(void **state)
         H1_BODY_TOO_LARGE);
     check_limit(
         &(struct h1_limits){4096, 9, 99, 5, false}, SLICE_LIT(POST "Content-Length: 5\r\n\r\n"), H1_OK);
+    char options[512];
+    size_t len = (size_t)sprintf(options, GET "Connection: ");
+    for (int i = 0; i < 101; i++)
+        len += (size_t)sprintf(options + len, "a,");
+    len += (size_t)sprintf(options + len, "\r\n\r\n");
+    check_limit(&usual_limits, (struct slice){options, len}, H1_HEADERS_TOO_LARGE);
     for (uint32_t bytes = 0; bytes < 80; bytes++) {
         for (uint32_t uri = 0; uri < 20; uri++) {
             struct h1_limits limits = {bytes, 100, uri, 0, false};

@@ -30,6 +30,7 @@ enum {
     COMMON_TIMEOUTS = 64,
     BUDGET_SECONDS = 10,
     NUDGE_US = 1000000,
+    NUDGE_AGAIN_US = 250000,
 };
 
 /* ---- lists

@@ -599,6 +599,7 @@ stream_pump_down(struct stream *stream, bool may_read)
     struct relay *down = &stream->down;
     for (unsigned round = 0; down->state == RELAY_OPEN || down->state == RELAY_ENDED;) {
         if (!relay_fill(down, &stream->arena)) {
+            (void)relay_flush(down, stream->conn->fd, &stream->bytes_out); /* what was sound before it */
             cut(stream, REASON_BAD_RESPONSE);
             return;
         }
@@ -691,15 +692,39 @@ stream_on_writable(struct stream *stream)
     }
 }
 
+/* After FIN recv(2) answers 0 whatever comes behind it; the socket's error knows of RST (EPIPE). */
+static bool
+is_reset(int fd)
+{
+    int error = 0;
+    socklen_t len = sizeof error;
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == -1 || error != 0;
+}
+
+/* A backend has been silent for NUDGE_US. Where the client waits for leave to send its body, it gets that;
+ * where it sent FIN, the answer to our 100 tells whether anybody is left: the socket is asked for RST until
+ * the response comes, because its read event is off (a FIN would make it fire for ever). */
+static void
+nudge(struct stream *stream)
+{
+    uint64_t due_us = stream->due_us;
+    struct conn *conn = stream->conn;
+    stream->nudge_us = conn->input == INPUT_ENDED ? stream->proxy->now_us + NUDGE_AGAIN_US : 0;
+    if (stream->interims == 0)
+        response_send_continue(stream);
+    else if (is_reset(conn->fd))
+        stream_client_gone(stream);
+    if (stream->state == STREAM_CLOSED) return;
+    if (stream->nudge_us != 0 && stream->nudge_us < due_us) due_us = stream->nudge_us;
+    deadline_set(stream->proxy, &conn->deadline, due_us);
+}
+
 void
 stream_on_timeout(struct stream *stream)
 {
     struct proxy *proxy = stream->proxy;
     if (stream->nudge_us != 0 && stream->nudge_us <= proxy->now_us && proxy->now_us < stream->due_us) {
-        stream->nudge_us = 0;
-        uint64_t due_us = stream->due_us;
-        response_send_continue(stream);
-        if (stream->state != STREAM_CLOSED) deadline_set(proxy, &stream->conn->deadline, due_us);
+        nudge(stream);
         return;
     }
     switch (stream->state) {

@@ -162,10 +162,10 @@ heard_read(struct heard *heard)
 
 #define RIG_WAIT(rig, what, condition)                                                                       \
     do {                                                                                                     \
-        uint64_t until_us = clock_now_us() + RIG_PATIENCE_US;                                                \
+        uint64_t rig_end_us_ = clock_now_us() + RIG_PATIENCE_US;                                             \
         while (!(condition)) {                                                                               \
             rig_turn(rig);                                                                                   \
-            if (clock_now_us() > until_us) fail_msg("waited in vain: %s", what);                             \
+            if (clock_now_us() > rig_end_us_) fail_msg("waited in vain: %s", what);                          \
         }                                                                                                    \
     } while (0)
 

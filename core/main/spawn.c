@@ -126,7 +126,7 @@ start(struct supervisor *sv, struct process *process)
     process->channel = ends[0];
     process->started_us = process->alive_us = now;
     process->sent = process->using = 0;
-    process->ready = false;
+    process->ready = process->killed = false;
     snprintf(event, sizeof event, "%s started", role_names[process->role]);
     if (process->role == ROLE_WORKER)
         log_info(event, F_UINT("worker", process->index), F_INT("pid", pid));
@@ -307,7 +307,7 @@ end_stale(struct process *process, const char *why, uint64_t age_us, const char 
         F_UINT("index", process->index), F_INT("pid", process->pid), F_STR("why", why), F_US("for", age_us),
         F_STR("script", script));
     kill(process->pid, SIGKILL);
-    process->alive_us = clock_now_us(); /* once is enough */
+    process->killed = true;
 }
 
 static void
@@ -347,7 +347,7 @@ process_watchdog(struct supervisor *sv)
         return;
     }
     for (struct process *p = process_next(sv, NULL); p != NULL; p = process_next(sv, p)) {
-        if (p->pid == 0) continue;
+        if (p->pid == 0 || p->killed) continue;
         uint64_t limit = (p->role == ROLE_CONTROL ? CONTROL_STALE_US : REGISTRY_STALE_US) * patience();
         if (p->role == ROLE_WORKER)
             watch_worker(sv, p, now);

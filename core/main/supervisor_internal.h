@@ -25,7 +25,7 @@ struct process {
     uint64_t started_us, start_after_us, alive_us;
     unsigned quick_deaths; /* in a row, each within a second of its start: sets the back-off */
     uint32_t sent, using;  /* generation last sent, and last reported in use */
-    bool ready;
+    bool ready, killed; /* killed: by the watchdog, its end is on the way */
 };
 
 /* A bound address: one socket a worker (listeners), or one (admin, registry). Kept for successors. */

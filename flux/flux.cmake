@@ -31,11 +31,12 @@ add_custom_target(libflux ALL DEPENDS ${CMAKE_BINARY_DIR}/libflux.a)
 
 # Flags instead of Requires: with --static libcurl.pc names libraries that Debian has no static form of, and which a
 # program that links the shared libcurl does not need.
-list(JOIN CURL_LDFLAGS " " FLUX_PC_LIBS)
-foreach(library JANSSON EVENT PROTOBUF_C NGHTTP2)
-    list(JOIN ${library}_LDFLAGS " " flags)
-    string(APPEND FLUX_PC_LIBS " ${flags}")
+set(flux_flags ${CURL_LDFLAGS} ${JANSSON_LDFLAGS} ${EVENT_LDFLAGS} ${PROTOBUF_C_LDFLAGS} ${NGHTTP2_LDFLAGS})
+foreach(folder ${CMAKE_C_IMPLICIT_LINK_DIRECTORIES})
+    list(REMOVE_ITEM flux_flags -L${folder})
 endforeach()
+list(REMOVE_DUPLICATES flux_flags)
+list(JOIN flux_flags " " FLUX_PC_LIBS)
 # Relative, so that an installed tree may be moved (DESTDIR, --prefix)
 file(RELATIVE_PATH FLUX_PC_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
 configure_file(${CMAKE_SOURCE_DIR}/flux/flux.pc.in ${CMAKE_BINARY_DIR}/flux.pc @ONLY)

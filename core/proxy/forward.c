@@ -67,7 +67,7 @@ forward_request_id_is_valid(struct slice id)
     for (size_t i = 0; i < id.len; i++) {
         unsigned char c = (unsigned char)id.at[i];
         bool is_alnum = (unsigned char)((c | 0x20) - 'a') < 26 || (unsigned char)(c - '0') < 10;
-        if (!is_alnum && strchr("-_.:+/=@", c) == NULL) return false;
+        if (!is_alnum && memchr("-_.:+/=@", c, 8) == NULL) return false;
     }
     return true;
 }

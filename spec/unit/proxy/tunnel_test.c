@@ -1,0 +1,153 @@
+/* links: shm metrics config */
+#include "spec/unit/proxy/rig.h"
+
+#define UPGRADE                                                                                              \
+    "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: "                            \
+    "websocket\r\nSec-WebSocket-Key: x\r\n\r\n"
+#define SWITCH                                                                                               \
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: "                                   \
+    "websocket\r\nSec-WebSocket-Accept: y\r\n\r\n"
+
+static void
+a_tunnel_opens_with_the_backends_101_and_half_closes(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client, UPGRADE "early");
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    assert_non_null(strstr(backend->text, "Upgrade: websocket\r\n"));
+    assert_non_null(strstr(backend->text, "Connection: upgrade\r\n"));
+    for (int i = 0; i < 10; i++)
+        rig_turn(rig);
+    heard_read(backend);
+    assert_null(strstr(backend->text, "early"));
+    rig_say(rig, backend, SWITCH "first");
+    rig_expect(rig, backend, "early");
+    rig_expect(rig, client, "Sec-WebSocket-Accept: y\r\n");
+    rig_expect(rig, client, "\r\n\r\nfirst");
+    assert_int_equal(atomic_load(&shm_worker(rig->shm, 0)->tunnels), 1);
+    rig_say(rig, client, "ping");
+    rig_expect(rig, backend, "ping");
+    shutdown(client->fd, SHUT_WR);
+    rig_expect_end(rig, backend);
+    rig_say(rig, backend, "last words");
+    rig_expect(rig, client, "last words");
+    rig_hang_up(backend);
+    rig_expect_end(rig, client);
+    assert_int_equal(client->end, HEARD_FIN);
+    rig_expect_log(rig, "status=101 reason=\"-\"");
+    rig_hang_up(client);
+    rig_free(rig);
+}
+
+static void
+a_refused_upgrade_is_an_ordinary_answer(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client, UPGRADE);
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    rig_say(rig, backend, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno");
+    rig_expect(rig, client, "\r\n\r\nno");
+    rig_say(rig, client, "GET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+    rig_expect(rig, backend, "GET /next ");
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
+static void
+h2c_never_travels(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client,
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: "
+        "AAMAAABkAAQAAP__\r\n\r\n");
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    assert_null(strcasestr(backend->text, "upgrade"));
+    assert_null(strcasestr(backend->text, "http2-settings"));
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
+static void
+tunnels_carry_much_both_ways_with_back_pressure(void **state)
+{
+    enum { TOTAL = 8 << 20 };
+    static char piece[1 << 16], sink[1 << 16];
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    memset(piece, 'x', sizeof piece);
+    rig_say(rig, client, UPGRADE);
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    rig_say(rig, backend, SWITCH);
+    rig_expect(rig, client, "\r\n\r\n");
+    for (int way = 0; way < 2; way++) {
+        struct heard *from = way == 0 ? client : backend, *to = way == 0 ? backend : client;
+        size_t sent = 0, got = 0;
+        for (int i = 0; i < 200; i++) { /* fill every buffer on the way before anything is read */
+            ssize_t n = send(from->fd, piece, sizeof piece, MSG_NOSIGNAL);
+            if (n > 0) sent += (size_t)n;
+            event_base_loop(rig->base, EVLOOP_NONBLOCK);
+        }
+        while (got < TOTAL) {
+            ssize_t n = sent >= TOTAL
+                            ? 0
+                            : send(from->fd, piece, TOTAL - sent < sizeof piece ? TOTAL - sent : sizeof piece,
+                                  MSG_NOSIGNAL);
+            if (n > 0) sent += (size_t)n;
+            event_base_loop(rig->base, EVLOOP_NONBLOCK);
+            n = recv(to->fd, sink, sizeof sink, 0);
+            if (n > 0) got += (size_t)n;
+        }
+        assert_int_equal(got, sent);
+    }
+    rig_hang_up(client);
+    rig_expect_end(rig, backend);
+    rig_hang_up(backend);
+    RIG_WAIT(rig, "the tunnel's end", proxy_is_idle(rig->proxy));
+    rig_free(rig);
+}
+
+static void
+idle_tunnels_end(void **state)
+{
+    struct rig *rig = rig_new(
+        RIG_YAML("  - match: { path_prefix: / }\n    service: web\n", "timeouts: { tunnel_idle: 200ms }\n"),
+        1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client, UPGRADE);
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    rig_say(rig, backend, SWITCH);
+    rig_expect(rig, client, "\r\n\r\n");
+    rig_expect_end(rig, client);
+    rig_expect_end(rig, backend);
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_tunnel_opens_with_the_backends_101_and_half_closes),
+        cmocka_unit_test(a_refused_upgrade_is_an_ordinary_answer),
+        cmocka_unit_test(h2c_never_travels),
+        cmocka_unit_test(tunnels_carry_much_both_ways_with_back_pressure),
+        cmocka_unit_test(idle_tunnels_end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

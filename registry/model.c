@@ -377,8 +377,12 @@ void
 model_expire(struct model *model, uint64_t now_us, uint64_t late_us)
 {
     if (late_us > LATE_US) {
-        for (struct instance *i = model->first; i != NULL; i = i->next)
+        for (struct instance *i = model->first; i != NULL; i = i->next) {
+            uint64_t least =
+                now_us + ttl_of(model, i) / OVERDUE_PART; /* the beats of that time wait in our sockets */
             i->expires_us += late_us;
+            if (!i->lapsed && i->expires_us < least) i->expires_us = least;
+        }
         log_warnx("the registry stood still: leases are longer by that time", F_US("still", late_us));
     }
     while (model->heap_count > 0 && model->heap[0]->wake_us <= now_us) {

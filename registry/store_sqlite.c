@@ -32,8 +32,9 @@ static const char schema[] =
 static bool
 failed(struct sqlite_store *s, const char *doing)
 {
-    snprintf(s->store.error, sizeof s->store.error, "registry store %s: %s: %s", s->path, doing,
-        sqlite3_errmsg(s->db));
+    bool busy = sqlite3_errcode(s->db) == SQLITE_BUSY;
+    snprintf(s->store.error, sizeof s->store.error, "registry store %s: %s: %s%s", s->path, doing,
+        sqlite3_errmsg(s->db), busy ? "; another process (a second registry?) has it open" : "");
     return false;
 }
 

@@ -14,7 +14,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-NAME = os.environ.get("SERVICE_NAME", "backend")
+NAME = os.environ.get("BACKEND_NAME") or os.environ.get("SERVICE_NAME", "backend")
 PORT = int(os.environ.get("PORT", "9001"))
 
 

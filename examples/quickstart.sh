@@ -95,8 +95,8 @@ say "starting three backends under flux run"
 port=9101
 for name in red green blue; do
     port=$(free_port "$port")
-    build/release/flux run --service demo --id "demo-$name" --host 127.0.0.1 --port "$port" \
-        --registry "http://127.0.0.1:$REGISTRY_PORT" -- python3 examples/backend.py --name "$name" --port "$port" \
+    BACKEND_NAME=$name build/release/flux run --service demo --id "demo-$name" --host 127.0.0.1 --port "$port" \
+        --registry "http://127.0.0.1:$REGISTRY_PORT" -- python3 examples/backend.py \
         >"$work/backend-$name.log" 2>&1 &
     backends+=($!)
     port=$((port + 1))

@@ -57,8 +57,8 @@ static void
 signal_child(struct run *run)
 {
     log_info("stopping", F_INT("pid", run->child), F_STR("signal", strsignal(run->stop_signal)));
-    forward(run, run->stop_signal);
     forward(run, SIGCONT); /* a stopped process could not end */
+    forward(run, run->stop_signal);
     enter(run, RUN_STOPPING, run->options->grace_us == 0 ? 1 : run->options->grace_us);
 }
 

@@ -153,8 +153,10 @@ end
 
 function Process:stop(limit_s)
     if self:is_running() then
+        -- One that a spec has stopped could not end. In this order: a SIGCONT after SIGTERM may meet LeakSanitizer, which
+        -- stops the threads at exit, and leave it waiting for ever.
+        self:signal("CONT")
         self:signal("TERM")
-        self:signal("CONT") -- one that a spec has stopped could not end
     end
     local code = self:wait(limit_s or 15)
     if code == nil then

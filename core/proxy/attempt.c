@@ -42,7 +42,7 @@ send_request(struct stream *stream)
 {
     stream_enter(stream, STREAM_WAIT);
     if (stream->parser.head.expect_continue && stream->up.state == RELAY_OPEN && stream->interims == 0) {
-        stream->nudge_us = stream->proxy->now_us + NUDGE_US;
+        stream->nudge_us = stream->proxy->now_us + EXPECT_US;
     }
     upstream_want_write(stream->upstream, false);
     upstream_want_read(stream->upstream, true);

@@ -20,7 +20,7 @@
 #include "core/shm/ring.h"
 
 enum {
-    BUF_SMALL = 16384, /* one head and what came with it; a struct buf with its header is this size */
+    BUF_SMALL = 24576, /* with its struct buf: one head, and a body of 16 KiB in the same read */
     BUF_LARGE = 65536, /* a body that filled a small one */
     RELAY_IOVS = 26,
     RELAY_SCRATCH = 192,
@@ -31,6 +31,7 @@ enum {
     BUDGET_SECONDS = 10,
     NUDGE_US = 1000000,
     NUDGE_AGAIN_US = 250000,
+    EXPECT_US = 200000, /* a backend that knows Expect has answered by then */
 };
 
 /* ---- lists

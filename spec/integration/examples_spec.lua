@@ -10,6 +10,22 @@ describe("the examples", function()
         assert.falsy(out:find("warning", 1, true), out)
     end)
 
+    it("hold a configuration that runs as it says", function()
+        local text = support.read_file("examples/fluxgate.yaml")
+        for _, port in ipairs { 8080, 8081, 9091, 9901 } do text = text:gsub(":" .. port .. '(["# ])', ":0%1") end
+        text = text:gsub("interval: %d+s", "interval: 200ms")
+        local gateway, port = support.gateway { config = text }, support.free_port()
+        support.run { name = "flux", argv = { support.flux, "run", "--service", "users", "--port", port, "--host", "127.0.0.1",
+            "--registry", gateway:registry_url(), "--", "python3", "examples/backend.py" } }
+        support.wait_until("the backend answers", function()
+            local status, _, body = support.curl(gateway:url("/users"))
+            return status == 200 and body == "hello from users on " .. port .. "\n", body
+        end)
+        assert.equal("pong\n", (select(3, support.curl(gateway:url("/ping")))))
+        local status, headers = support.curl(gateway:url("/old"))
+        assert.same({ 308, "/users" }, { status, headers.location })
+    end)
+
     it("hold a Prometheus configuration that promtool takes", function()
         local out, code = support.command(support.promtool, "check", "config", "examples/prometheus/prometheus.yml")
         assert.equal(0, code, out)

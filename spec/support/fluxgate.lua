@@ -94,6 +94,28 @@ return function(support)
         return sum
     end
 
+    -- Requests that endpoints count as under way, over all workers.
+    function methods:active() return self:metric("loadbalancer_backend_active_connections") or 0 end
+
+    -- Open descriptors of every worker together: the same before and after a load, or something leaks.
+    function methods:worker_fds()
+        local count = 0
+        for _, pid in pairs(self:worker_pids()) do
+            for name in require("posix.dirent").files("/proc/" .. pid .. "/fd") do
+                if name:find("^%d") then count = count + 1 end
+            end
+        end
+        return count
+    end
+
+    -- Waits until nothing is under way: no `active` of any endpoint stayed up.
+    function methods:expect_idle(limit_s)
+        support.wait_until("every endpoint's active count is 0 again", function()
+            local active = self:active()
+            return active == 0, active
+        end, limit_s or 5)
+    end
+
     local function start(command, options)
         local name = options.name or (command == "run" and "gateway" or "registry")
         local path = options.file or support.file(name .. "-" .. #process.live .. ".yaml", options.config)

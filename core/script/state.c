@@ -83,7 +83,7 @@ state_take_error(lua_State *L, int status, char *out, size_t size)
 {
     const char *text = NULL;
     if (status == LUA_ERRMEM) {
-        text = "out of memory";
+        text = "not enough memory";
     } else if (lua_type(L, -1) == LUA_TSTRING) {
         text = lua_tostring(L, -1);
     }

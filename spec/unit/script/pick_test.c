@@ -3,8 +3,8 @@
 #include "core/script/script_internal.h"
 
 /* A strategy whose pick() has this body. */
-#define PICK(body)                                                                                        \
-    "local S = {} S.__index = S function S.new(o, s) return setmetatable({ service = s }, S) end "         \
+#define PICK(body)                                                                                           \
+    "local S = {} S.__index = S function S.new(o, s) return setmetatable({ service = s }, S) end "           \
     "function S:pick(request, backends) " body " end return S"
 
 static uint64_t
@@ -32,8 +32,8 @@ gives_each_equal_backend_exactly_its_share_across_two_workers(void **state)
     struct fixture f;
     (void)state;
     fixture_init(&f);
-    uint32_t slots[3] = {fixture_endpoint(&f, 0, "x", SLOT_HEALTHY, 1), fixture_endpoint(&f, 0, "y", SLOT_HEALTHY, 1),
-        fixture_endpoint(&f, 0, "z", SLOT_HEALTHY, 1)};
+    uint32_t slots[3] = {fixture_endpoint(&f, 0, "x", SLOT_HEALTHY, 1),
+        fixture_endpoint(&f, 0, "y", SLOT_HEALTHY, 1), fixture_endpoint(&f, 0, "z", SLOT_HEALTHY, 1)};
     fixture_load(&f);
     struct script *first = f.script;
     fixture_load(&f);
@@ -42,7 +42,8 @@ gives_each_equal_backend_exactly_its_share_across_two_workers(void **state)
     for (int i = 0; i < 300; i++) {
         f.script = both[i * 7 % 10 < 4];
         uint32_t slot = fixture_pick(&f, 0);
-        for (int j = 0; j < 3; j++) counts[j] += slot == slots[j];
+        for (int j = 0; j < 3; j++)
+            counts[j] += slot == slots[j];
     }
     assert_int_equal(counts[0], 100);
     assert_int_equal(counts[1], 100);
@@ -74,10 +75,12 @@ offers_the_best_tier_that_has_anybody(void **state)
     slot_set_state(f.shm, good, SLOT_UNHEALTHY, "gone bad");
     slot_set_state(f.shm, suspect, SLOT_UNHEALTHY, "gone bad");
     script_refresh(f.script);
-    for (int i = 0; i < 5; i++) assert_int_equal(fixture_pick(&f, 0), fresh);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(fixture_pick(&f, 0), fresh);
     slot_remove(f.shm, fresh);
     script_refresh(f.script);
-    for (int i = 0; i < 5; i++) assert_int_equal(fixture_pick(&f, 0), ejected);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(fixture_pick(&f, 0), ejected);
     slot_remove(f.shm, ejected);
     script_refresh(f.script);
     uint32_t slot;
@@ -98,7 +101,8 @@ leaves_out_what_the_request_has_tried_and_then_asks_the_next_tier(void **state)
     enum reason reason;
     (void)state;
     fixture_init(&f);
-    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1), b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 1);
+    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1),
+             b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 1);
     uint32_t fresh = fixture_endpoint(&f, 0, "fresh", SLOT_UNPROVEN, 1);
     fixture_load(&f);
     for (int i = 0; i < 10; i++) {
@@ -120,11 +124,23 @@ static void
 answers_a_wrong_return_value_by_the_fallback_and_counts_it(void **state)
 {
     static const char *const bodies[] = {
-        PICK("return 1"), PICK("return {}"), PICK("return 'x'"), PICK("return 1LL"), PICK("return request"),
-        PICK("return backends"), PICK("return true"), PICK("error('no')"), PICK("error(nil)"), PICK("error({})"),
-        PICK("return backends[1] + 1"), PICK("return nil .. 1"), PICK("return self.service:endpoints()[3]"),
-        PICK("foreign = foreign or backends[1] return foreign"), PICK("backends[1].weight = 7 return backends[1]"),
-        PICK("coroutine.yield(backends[1])"), PICK("return setmetatable({}, { __index = error })"),
+        PICK("return 1"),
+        PICK("return {}"),
+        PICK("return 'x'"),
+        PICK("return 1LL"),
+        PICK("return request"),
+        PICK("return backends"),
+        PICK("return true"),
+        PICK("error('no')"),
+        PICK("error(nil)"),
+        PICK("error({})"),
+        PICK("return backends[1] + 1"),
+        PICK("return nil .. 1"),
+        PICK("return self.service:endpoints()[3]"),
+        PICK("foreign = foreign or backends[1] return foreign"),
+        PICK("backends[1].weight = 7 return backends[1]"),
+        PICK("coroutine.yield(backends[1])"),
+        PICK("return setmetatable({}, { __index = error })"),
         PICK("return request:bound('sick') or 1"),
     };
     (void)state;
@@ -133,7 +149,8 @@ answers_a_wrong_return_value_by_the_fallback_and_counts_it(void **state)
         fixture_init(&f);
         fixture_strategy(&f, 0, "/mem/wrong.lua", bodies[i], "{}");
         fixture_strategy(&f, 1, "/mem/wrong.lua", bodies[i], "{}");
-        uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1), b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 3);
+        uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1),
+                 b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 3);
         fixture_endpoint(&f, 0, "sick", SLOT_UNHEALTHY, 1);
         fixture_endpoint(&f, 1, "other", SLOT_HEALTHY, 1);
         fixture_load(&f);
@@ -154,8 +171,10 @@ refuses_a_backend_that_was_kept_after_it_went(void **state)
     struct fixture f;
     (void)state;
     fixture_init(&f);
-    fixture_strategy(&f, 0, "/mem/keeper.lua", PICK("kept = kept or backends[1] assert(kept.id ~= nil) return kept"), "{}");
-    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1), b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 1);
+    fixture_strategy(&f, 0, "/mem/keeper.lua",
+        PICK("kept = kept or backends[1] assert(kept.id ~= nil) return kept"), "{}");
+    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1),
+             b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 1);
     fixture_load(&f);
     assert_int_equal(fixture_pick(&f, 0), a);
     slot_remove(f.shm, a);
@@ -182,7 +201,8 @@ falls_back_by_weight(void **state)
     uint32_t slot = fixture_endpoint(&f, 0, "heavy", SLOT_HEALTHY, 3);
     fixture_endpoint(&f, 0, "light", SLOT_HEALTHY, 1);
     fixture_load(&f);
-    for (int i = 0; i < 4000; i++) heavy += fixture_pick(&f, 0) == slot;
+    for (int i = 0; i < 4000; i++)
+        heavy += fixture_pick(&f, 0) == slot;
     assert_in_range(heavy, 3000 - 137, 3000 + 137); /* 5 standard deviations of B(4000, 3/4) */
     fixture_fini(&f);
 }
@@ -198,7 +218,8 @@ quarantines_a_strategy_that_keeps_failing(void **state)
     uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1);
     fixture_endpoint(&f, 1, "b", SLOT_HEALTHY, 1);
     fixture_load(&f);
-    for (int i = 0; i < 100; i++) assert_int_equal(fixture_pick(&f, 0), a);
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(fixture_pick(&f, 0), a);
     assert_int_equal(errors_of(&f, "a"), 10);
     assert_true(script_status(f.script, rows, 8) >= 2);
     assert_true(rows[0].quarantined_until_us > 0);
@@ -220,13 +241,16 @@ sees_the_active_requests_of_every_worker(void **state)
     fixture_init(&f);
     snprintf(file, sizeof file, "%s/strategies/least_connections.lua", bundle_share_dir());
     f.services[0].strategy.file = file;
-    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1), b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 1);
+    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1),
+             b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 1);
     fixture_load(&f);
     slot_begin(f.shm, 1, a);
-    for (int i = 0; i < 5; i++) assert_int_equal(fixture_pick(&f, 0), b);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(fixture_pick(&f, 0), b);
     slot_end(f.shm, 1, a);
     slot_begin(f.shm, 2, b);
-    for (int i = 0; i < 5; i++) assert_int_equal(fixture_pick(&f, 0), a);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(fixture_pick(&f, 0), a);
     assert_int_equal(errors_of(&f, "a"), 0);
     fixture_fini(&f);
 }
@@ -241,10 +265,12 @@ calls_on_change_when_a_weight_or_a_state_moves(void **state)
     fixture_init(&f);
     fixture_strategy(&f, 0, "/mem/watch.lua",
         "local S = {} S.__index = S function S.new(o, s) return setmetatable({ service = s }, S) end "
-        "function S:on_change(b) changes = (changes or 0) + 1 self.n = #b .. '/' .. #self.service:endpoints() end "
+        "function S:on_change(b) changes = (changes or 0) + 1 self.n = #b .. '/' .. "
+        "#self.service:endpoints() end "
         "function S:pick(r, b) error(changes .. ' ' .. self.n .. ' ' .. b[1].weight, 0) end return S",
         "{}");
-    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1), b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 1);
+    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1),
+             b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 1);
     fixture_endpoint(&f, 1, "other", SLOT_HEALTHY, 1);
     fixture_load(&f);
     fixture_pick(&f, 0);

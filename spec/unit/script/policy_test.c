@@ -1,0 +1,169 @@
+#include "spec/unit/script/support.h"
+
+static char http_file[600], tcp_file[600];
+
+static void
+setup(struct fixture *f, const char *source_or_name, const char *options)
+{
+    fixture_init(f);
+    snprintf(http_file, sizeof http_file, "%s/strategies/health/http.lua", bundle_share_dir());
+    snprintf(tcp_file, sizeof tcp_file, "%s/strategies/health/tcp.lua", bundle_share_dir());
+    struct config_plugin policy = {
+        "http", http_file, {"services.a.health", options}, {"fluxgate.yaml", 20, 5}};
+    if (strcmp(source_or_name, "tcp") == 0) {
+        policy.name = "tcp";
+        policy.file = tcp_file;
+    } else if (strcmp(source_or_name, "http") != 0) {
+        assert_true(bundle_put(f->bundle, "/mem/policy.lua", slice_of(source_or_name)));
+        policy.name = policy.file = "/mem/policy.lua";
+    }
+    f->services[0].health = (struct config_health){.enabled = true, .policy = policy};
+    fixture_load_as(f, SCRIPT_CONTROL);
+    if (!diags_ok(&f->diags)) diags_print(&f->diags, stderr);
+    assert_true(diags_ok(&f->diags));
+}
+
+static void
+asks_what_the_options_say(void **state)
+{
+    struct fixture f;
+    struct script_probe probe;
+    (void)state;
+    setup(&f, "http",
+        "{\"path\": \"/up\", \"status\": [200, \"300-399\"], \"timeout\": \"1500ms\", \"host\": "
+        "\"x.example\", \"body\": \"ok\"}");
+    uint32_t slot = fixture_endpoint(&f, 0, "a", SLOT_UNPROVEN, 1);
+    assert_true(script_policy_probe(f.script, 0, slot, &probe));
+    assert_int_equal(probe.kind, PROBE_HTTP);
+    assert_string_equal(probe.method, "GET");
+    assert_string_equal(probe.path, "/up");
+    assert_string_equal(probe.host_header, "x.example");
+    assert_string_equal(probe.body_contains, "ok");
+    assert_int_equal(probe.port, 0);
+    assert_int_equal(probe.timeout_us, 1500000);
+    assert_int_equal(probe.status_count, 2);
+    assert_int_equal(probe.statuses[0].from, 200);
+    assert_int_equal(probe.statuses[0].to, 200);
+    assert_int_equal(probe.statuses[1].from, 300);
+    assert_int_equal(probe.statuses[1].to, 399);
+    fixture_fini(&f);
+}
+
+static void
+prefers_an_instances_own_path(void **state)
+{
+    struct fixture f;
+    struct script_probe probe;
+    static struct slot_text text = {.id = "own", .health_path = "/own/health?deep=1"};
+    (void)state;
+    setup(&f, "http", "{\"path\": \"/up\"}");
+    uint32_t slot = slot_claim(f.shm, shm_name_find(f.shm, SLICE_LIT("a")), SLOT_UNPROVEN, 1, 80, &text);
+    assert_true(script_policy_probe(f.script, 0, slot, &probe));
+    assert_string_equal(probe.path, "/own/health?deep=1");
+    fixture_fini(&f);
+}
+
+static enum script_judgement
+judge(struct fixture *f, uint32_t slot, bool ok, int status, uint32_t rise, uint32_t fall,
+    enum slot_state now, char reason[128])
+{
+    enum script_judgement judgement;
+    struct script_probe_result result = {.ok = ok,
+        .status = status,
+        .latency_us = 900,
+        .failure = ok ? REASON_NONE : REASON_CONNECT_REFUSED,
+        .body = SLICE_LIT("fine")};
+    struct script_history history = {.rise = rise, .fall = fall, .state = now};
+    assert_true(script_policy_judge(f->script, 0, slot, &result, &history, &judgement, reason));
+    return judgement;
+}
+
+static void
+judges_by_rise_and_fall(void **state)
+{
+    struct fixture f;
+    char reason[128];
+    (void)state;
+    setup(&f, "http", "{\"rise\": 2, \"fall\": 3}");
+    uint32_t slot = fixture_endpoint(&f, 0, "a", SLOT_UNPROVEN, 1);
+    assert_int_equal(judge(&f, slot, true, 200, 0, 0, SLOT_UNPROVEN, reason), JUDGE_HEALTHY);
+    assert_int_equal(judge(&f, slot, true, 200, 9, 0, SLOT_HEALTHY, reason), JUDGE_UNCHANGED);
+    assert_int_equal(judge(&f, slot, true, 200, 0, 0, SLOT_UNHEALTHY, reason), JUDGE_UNCHANGED);
+    assert_int_equal(judge(&f, slot, true, 200, 1, 0, SLOT_UNHEALTHY, reason), JUDGE_HEALTHY);
+    assert_int_equal(judge(&f, slot, false, 0, 0, 1, SLOT_HEALTHY, reason), JUDGE_UNCHANGED);
+    assert_string_equal(reason, "");
+    assert_int_equal(judge(&f, slot, false, 0, 0, 2, SLOT_HEALTHY, reason), JUDGE_UNHEALTHY);
+    assert_string_equal(reason, "3 probes failed: connect refused");
+    assert_int_equal(judge(&f, slot, true, 500, 0, 2, SLOT_HEALTHY, reason), JUDGE_UNHEALTHY);
+    assert_string_equal(reason, "3 probes failed: status 500");
+    fixture_fini(&f);
+}
+
+static void
+tcp_asks_for_a_connection(void **state)
+{
+    struct fixture f;
+    struct script_probe probe;
+    char reason[128];
+    (void)state;
+    setup(&f, "tcp", "{\"port\": 99}");
+    uint32_t slot = fixture_endpoint(&f, 0, "a", SLOT_UNPROVEN, 1);
+    assert_true(script_policy_probe(f.script, 0, slot, &probe));
+    assert_int_equal(probe.kind, PROBE_TCP);
+    assert_int_equal(probe.port, 99);
+    assert_int_equal(probe.timeout_us, 2000000);
+    assert_int_equal(judge(&f, slot, true, 0, 0, 0, SLOT_UNPROVEN, reason), JUDGE_HEALTHY);
+    fixture_fini(&f);
+}
+
+static void
+leaves_the_endpoint_alone_when_the_policy_fails(void **state)
+{
+    static const char *const sources[] = {
+        "return { new = function() return { probe = function() error('p') end, judge = function() error('j') "
+        "end } end }",
+        "return { new = function() return { probe = function() return 7 end, judge = function() return "
+        "'well' end } end }",
+        "return { new = function() return { probe = function() return { kind = 'icmp' } end, judge = "
+        "function() return {} end } end }",
+        "return { new = function() return { probe = function() return { kind = 'http', path = '/\\r\\nX: y' "
+        "} end, judge = function() return 1 end } end }",
+        "return { new = function() return { probe = function() return { kind = 'http', timeout = 0/0 } end, "
+        "judge = function() return true end } end }",
+        "return { new = function() return { probe = function() return { kind = 'http', status = { '2xx' } } "
+        "end, judge = function() error() end } end }",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++) {
+        struct fixture f;
+        struct script_probe probe;
+        struct script_status row;
+        enum script_judgement judgement;
+        char reason[128];
+        setup(&f, sources[i], "{}");
+        uint32_t slot = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1);
+        struct script_probe_result result = {.ok = true, .status = 200};
+        struct script_history history = {.state = SLOT_HEALTHY};
+        assert_false(script_policy_probe(f.script, 0, slot, &probe));
+        assert_false(script_policy_judge(f.script, 0, slot, &result, &history, &judgement, reason));
+        assert_int_equal(judgement, JUDGE_UNCHANGED);
+        assert_int_equal(script_status(f.script, &row, 1), 1);
+        assert_int_equal(row.errors, 2);
+        assert_false(script_policy_probe(f.script, 7, slot, &probe));
+        assert_false(script_policy_probe(f.script, 0, 4711, &probe));
+        fixture_fini(&f);
+    }
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(asks_what_the_options_say),
+        cmocka_unit_test(prefers_an_instances_own_path),
+        cmocka_unit_test(judges_by_rise_and_fall),
+        cmocka_unit_test(tcp_asks_for_a_connection),
+        cmocka_unit_test(leaves_the_endpoint_alone_when_the_policy_fails),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

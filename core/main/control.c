@@ -222,7 +222,7 @@ on_channel(evutil_socket_t fd, short what, void *context)
 {
     static struct ipc_message message;
     struct control *control = context;
-    int got;
+    int got = 0;
     (void)what;
     while ((got = ipc_receive(fd, &message)) == 1)
         on_message(control, &message);

@@ -84,7 +84,7 @@ on_channel(evutil_socket_t fd, short what, void *context)
 {
     static struct ipc_message message;
     struct registry_process *process = context;
-    int got;
+    int got = 0;
     (void)what;
     while ((got = ipc_receive(fd, &message)) == 1) {
         if (message.type == IPC_GENERATION)

@@ -151,7 +151,7 @@ static void
 read_channel(struct supervisor *sv, struct process *process)
 {
     static struct ipc_message message;
-    int got;
+    int got = 0;
     while (process->channel != -1 && (got = ipc_receive(process->channel, &message)) == 1) {
         ipc_close_fds(&message);
         on_message(sv, process, &message);

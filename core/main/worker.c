@@ -123,7 +123,7 @@ on_channel(evutil_socket_t fd, short what, void *context)
 {
     static struct ipc_message message;
     struct worker *worker = context;
-    int got;
+    int got = 0;
     (void)what;
     while ((got = ipc_receive(fd, &message)) == 1)
         on_message(worker, &message);

@@ -139,6 +139,7 @@ describe("a reload", function()
         assert.is_true((gateway:reload(config(list, "least_connections"))))
         client:send("still here")
         assert.equal("still here", client:read_bytes(10))
+        client:close() -- else the drain waits for it
     end)
 
     it("changes the number of workers in place", function()

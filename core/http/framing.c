@@ -175,6 +175,8 @@ static enum h1_error
 request_decide(struct h1_head *head, const struct facts *facts)
 {
     bool has_body = head->body == BODY_CHUNKED || (head->body == BODY_LENGTH && head->length > 0);
+    /* A client that counts on its CONNECT sends on as in the tunnel: no request is read from those bytes. */
+    if (head->form == TARGET_AUTHORITY) head->keep_alive = false;
     if (head->minor == 0) { /* RFC 9110 §7.8, §10.1.1: Upgrade and Expect are not heard from 1.0 */
         headers_drop(&head->headers, HEADER_EXPECT); /* nor said again in the 1.1 that leaves */
         return H1_OK;

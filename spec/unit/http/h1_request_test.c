@@ -345,6 +345,7 @@ tells_the_forms_of_the_target(void **state)
     head = ACCEPT("CONNECT b:443 HTTP/1.1\r\n" HOST "\r\n");
     assert_int_equal(head->form, TARGET_AUTHORITY);
     assert_slice(head->authority, "b:443");
+    assert_false(head->keep_alive);
     head = ACCEPT("GET //a//b? HTTP/1.1\r\n" HOST "\r\n");
     assert_slice(head->path, "//a//b");
     assert_true(head->has_query);

@@ -262,8 +262,8 @@ def frame(kind, flags, stream, payload=b""):
 @claim
 def rapid_resets_and_pings_are_bounded(c):
     host, port = c.target.rsplit(":", 1)
-    # HPACK: :method POST and :scheme http from the static table, :path / literal
-    head = bytes([0x83, 0x86, 0x84])
+    # HPACK: :method POST, :scheme http and :path / from the static table, :authority x literal
+    head = bytes([0x83, 0x86, 0x84, 0x01, 0x01]) + b"x"
 
     def resets():
         for n in range(1, 40000, 2):

@@ -9,7 +9,8 @@ RoundRobin.__index = RoundRobin
 
 function RoundRobin.new(options, service)
     gateway.options(service, options, {})
-    return setmetatable({ turn = gateway.counter("round_robin/" .. service.name), order = {}, prepared = nil }, RoundRobin)
+    local turn = gateway.counter("round_robin/" .. service.name)
+    return setmetatable({ turn = turn, order = {}, prepared = nil }, RoundRobin)
 end
 
 function RoundRobin:on_change(backends)

@@ -16,7 +16,9 @@ StickySessions.__index = StickySessions
 local function check_secrets(list)
     if #list < 1 or #list > 2 then return nil, "expected one secret, or two: the new and the old" end
     for _, secret in ipairs(list) do
-        if type(secret) ~= "string" or #secret < 8 then return nil, "expected secrets of 8 characters or more" end
+        if type(secret) ~= "string" or #secret < 8 then
+            return nil, "expected secrets of 8 characters or more"
+        end
     end
     return list
 end
@@ -46,7 +48,8 @@ function StickySessions.new(options, service)
     return setmetatable({
         service = service, cookie = set.cookie, secrets = set.secrets,
         attributes = {
-            path = set.path, secure = set.secure, http_only = set.http_only, same_site = set.same_site, max_age = set.max_age,
+            path = set.path, secure = set.secure, http_only = set.http_only, same_site = set.same_site,
+            max_age = set.max_age,
         },
         fallback = gateway.strategy(set.fallback, set.fallback_options),
         current = {}, -- id → the token of the newest secret: what is sent
@@ -56,7 +59,8 @@ function StickySessions.new(options, service)
 end
 
 local function token(secret, service, id)
-    return gateway.base64url_encode(gateway.hmac_sha256(secret, service .. "\0" .. id)):sub(1, TOKEN_CHARACTERS)
+    local digest = gateway.hmac_sha256(secret, service .. "\0" .. id)
+    return gateway.base64url_encode(digest):sub(1, TOKEN_CHARACTERS)
 end
 
 -- Tokens are computed once an endpoint, the draining and the unhealthy too, and forgotten with it.

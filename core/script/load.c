@@ -126,7 +126,9 @@ load_strategy(struct script *script, struct service *service, struct script *pre
     int top = lua_gettop(L);
     push_load(script, script->load_strategy_ref, service, &service->config->strategy);
     push_previous(script, previous, service);
+    script->running = &service->strategy; /* whose words gateway.log says */
     int status = state_load_call(script, 8, 7);
+    script->running = NULL;
     if (status != 0) {
         load_failed(script, status, &service->config->strategy, service->config->name, diags);
         lua_settop(L, top);
@@ -150,7 +152,9 @@ load_policy(struct script *script, struct service *service, struct diags *diags)
     lua_State *L = script->L;
     int top = lua_gettop(L);
     push_load(script, script->load_policy_ref, service, &service->config->health.policy);
+    script->running = &service->policy;
     int status = state_load_call(script, 7, 1);
+    script->running = NULL;
     if (status != 0) {
         load_failed(script, status, &service->config->health.policy, service->config->name, diags);
     } else {

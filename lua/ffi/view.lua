@@ -32,8 +32,9 @@ int fg_request_text(const struct fg_request *request, uint32_t which, struct fg_
 int fg_request_header(const struct fg_request *request, const char *name, size_t len, struct fg_slice *out);
 int fg_request_cookie(const struct fg_request *request, const char *name, size_t len, struct fg_slice *out);
 double fg_request_hash(const struct fg_request *request, const char *key, size_t len);
-int fg_request_set_cookie(const struct fg_request *request, const char *name, size_t name_len, const char *value,
-    size_t value_len, const char *path, size_t path_len, const char *same_site, double max_age, uint32_t flags);
+int fg_request_set_cookie(const struct fg_request *request, const char *name, size_t name_len,
+    const char *value, size_t value_len, const char *path, size_t path_len, const char *same_site,
+    double max_age, uint32_t flags);
 int fg_request_bind(const struct fg_request *request, const struct fg_backend *backend);
 int fg_request_ctx(const struct fg_request *request);
 int fg_request_set_ctx(const struct fg_request *request, int ctx);

@@ -7,7 +7,9 @@ local fakes = {}
 local data = setmetatable({}, { __mode = "k" })   -- view → its row
 local fleets = setmetatable({}, { __mode = "k" }) -- array of offered views → its fleet
 
-function fakes.data(view) return data[view] or error("not an object of the test kit: " .. tostring(view), 3) end
+function fakes.data(view)
+    return data[view] or error("not an object of the test kit: " .. tostring(view), 3)
+end
 function fakes.fleet_of(backends) return fleets[backends] end
 
 local function view(kind, fields, methods)
@@ -18,29 +20,31 @@ local function view(kind, fields, methods)
             return data[self][key]
         end,
         __newindex = function(_, key)
-            error(kind .. "." .. tostring(key) .. " cannot be written: " .. kind .. "s are views of the gateway's own state", 2)
+            error(kind .. "." .. tostring(key) .. " cannot be written: it is a view of the gateway's state", 2)
         end,
         __tostring = function(self) return kind == "backend" and "backend " .. data[self].id or kind end,
         __metatable = false,
     }
 end
 
----------------------------------------------------------------------------------------------------------- backends
+-- backends
 local BACKEND = {
     id = true, host = true, port = true, weight = true, effective_weight = true, zone = true, metadata = true,
-    active = true, latency_ewma = true, failures = true, load = true, full = true, state = true, health_path = true,
+    active = true, latency_ewma = true, failures = true, load = true, full = true, state = true,
+    health_path = true,
 }
 local backend_view = view("backend", BACKEND, {})
 local TIERS = { healthy = 1, suspect = 1, unproven = 2, ejected = 3 }
 
 local function backend_row(row, number, count)
     local made = {
-        id = ("backend-%0" .. #tostring(count) .. "d"):format(number), host = "127.0.0.1", port = 9000 + number, weight = 1,
-        zone = "", metadata = {}, active = 0, latency_ewma = 0, failures = 0, load = 0, full = false, state = "healthy",
-        health_path = "",
+        id = ("backend-%0" .. #tostring(count) .. "d"):format(number), host = "127.0.0.1",
+        port = 9000 + number,
+        weight = 1, zone = "", metadata = {}, active = 0, latency_ewma = 0, failures = 0, load = 0,
+        full = false, state = "healthy", health_path = "",
     }
     for key, value in pairs(row) do
-        if not BACKEND[key] then error("kit.backends: a backend has no field '" .. tostring(key) .. "'", 4) end
+        if not BACKEND[key] then error("kit.backends: there is no field '" .. tostring(key) .. "'", 4) end
         made[key] = value
     end
     made.effective_weight = made.effective_weight or made.weight
@@ -78,7 +82,7 @@ end
 function fakes.change(fleet, id, changes)
     local row = data[fleet.by_id[id] or error("kit.set: no backend '" .. tostring(id) .. "'", 3)]
     for key, value in pairs(changes) do
-        if not BACKEND[key] then error("kit.set: a backend has no field '" .. tostring(key) .. "'", 3) end
+        if not BACKEND[key] then error("kit.set: there is no field '" .. tostring(key) .. "'", 3) end
         row[key] = value
     end
     if changes.weight and not changes.effective_weight then row.effective_weight = changes.weight end
@@ -103,7 +107,7 @@ function fakes.without_tried(backends, request)
     return left
 end
 
----------------------------------------------------------------------------------------------------------- requests
+-- requests
 local BINDABLE = { healthy = true, suspect = true, unproven = true, ejected = true, draining = true }
 local methods = {}
 
@@ -122,6 +126,8 @@ function methods:set_cookie(name, value, options)
     list[#list + 1] = { name = name, value = value, options = options or {} }
 end
 
+local HASHED = { client_ip = true, path = true, host = true, query = true, method = true }
+
 -- Another hash than the gateway's, but as even and as stable.
 function methods:hash(key)
     local row = data[self]
@@ -130,9 +136,11 @@ function methods:hash(key)
     if kind == "header" then value = row.headers[name:lower()]
     elseif kind == "cookie" then value = row.cookies[name]
     elseif kind == "query" then value = ("&" .. row.query):match("&" .. name:gsub("%W", "%%%0") .. "=([^&]*)")
-    elseif key == "client_ip" or key == "path" or key == "host" or key == "query" or key == "method" then value = row[key]
-    else error("request:hash: '" .. key .. "' is none of client_ip, path, host, query, method, header:NAME, cookie:NAME, "
-        .. "query:NAME", 2) end
+    elseif HASHED[key] then value = row[key]
+    else
+        error("request:hash: '" .. key .. "' is none of client_ip, path, host, query, method, header:NAME, "
+            .. "cookie:NAME, query:NAME", 2)
+    end
     if not value then return nil end
     local a, b, c, d, e, f = sha256.digest(value):byte(1, 6)
     return ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f
@@ -149,14 +157,16 @@ function methods:bound(id)
     return backend
 end
 
-local REQUEST = { method = true, path = true, query = true, host = true, client_ip = true, attempt = true, ctx = true }
+local REQUEST = {
+    method = true, path = true, query = true, host = true, client_ip = true, attempt = true, ctx = true,
+}
 local request_view = view("request", REQUEST, methods)
 
 function fakes.request(fields)
     local made = setmetatable({}, request_view)
     local row = {
-        method = "GET", path = "/", query = "", host = "example.com", client_ip = "192.0.2.1", ctx = {}, cookies = {},
-        tried = {}, set_cookies = {}, bound = {},
+        method = "GET", path = "/", query = "", host = "example.com", client_ip = "192.0.2.1", ctx = {},
+        cookies = {}, tried = {}, set_cookies = {}, bound = {},
     }
     for key, value in pairs(fields) do row[key] = value end
     row.attempt = row.attempt or #row.tried + 1
@@ -174,7 +184,7 @@ end
 
 function fakes.was_bound(request, backend) return data[request].bound[backend] == true end
 
------------------------------------------------------------------------------------------------------------ results
+-- results
 local result_view = view("result", { status = true, latency = true, failure = true },
     { header = function(self, name) return data[self].headers[name:lower()] end })
 

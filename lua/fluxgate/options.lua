@@ -14,7 +14,9 @@ function options.duration(value)
     local seconds, rest = 0, value
     repeat
         local number, unit, tail = rest:match("^(%d+%.?%d*)([^%d%.]+)(.*)$")
-        if not number or not UNITS[unit] then return nil, "expected a duration like \"5s\", got \"" .. value .. "\"" end
+        if not number or not UNITS[unit] then
+            return nil, "expected a duration like \"5s\", got \"" .. value .. "\""
+        end
         seconds, rest = seconds + tonumber(number) * UNITS[unit], tail
     until rest == ""
     return seconds
@@ -38,12 +40,16 @@ local function nearest(wrong, names)
     local best, best_distance = nil, math.max(2, math.floor(#wrong / 3)) + 1
     for name in pairs(names) do
         local d = distance(wrong, name)
-        if d < best_distance or (d == best_distance and best and name < best) then best, best_distance = name, d end
+        if d < best_distance or (d == best_distance and best and name < best) then
+            best, best_distance = name, d
+        end
     end
     return best
 end
 
-local function is_integer(value) return type(value) == "number" and value == math.floor(value) and math.abs(value) < 2 ^ 53 end
+local function is_integer(value)
+    return type(value) == "number" and value == math.floor(value) and math.abs(value) < 2 ^ 53
+end
 
 local function is_list(value)
     if type(value) ~= "table" then return false end
@@ -93,7 +99,8 @@ function options.check(path, given, schema)
     for _, key in ipairs(keys) do
         if not schema[key] then
             local hint = nearest(key, schema)
-            error(path .. "." .. key .. ": no such option" .. (hint and "; did you mean '" .. hint .. "'?" or ""), 0)
+            hint = hint and "; did you mean '" .. hint .. "'?" or ""
+            error(path .. "." .. key .. ": no such option" .. hint, 0)
         end
         local value, wrong = read_one(given[key], schema[key])
         if value == nil then error(path .. "." .. key .. ": " .. (wrong or "not valid"), 0) end

@@ -35,7 +35,9 @@ end
 local function find_module(host)
     return function(name)
         local sought, file = "", name:gsub("%.", "/")
-        if not name:find("^[%w_%.%-]+$") or name:find("..", 1, true) then return nil, " the name is no module name" end
+        if not name:find("^[%w_%.%-]+$") or name:find("..", 1, true) then
+            return nil, " the name is no module name"
+        end
         for i = 1, #host.lua_path + 1 do
             local dir = host.lua_path[i] or host.share .. "/lua"
             for _, tail in ipairs { ".lua", "/init.lua" } do
@@ -51,7 +53,8 @@ end
 local function log(host)
     return function(level, message)
         if message == nil then level, message = "info", level end
-        host.log(LEVELS[level] or error("gateway.log: no such level: " .. tostring(level), 2), tostring(message))
+        if not LEVELS[level] then error("gateway.log: no such level: " .. tostring(level), 2) end
+        host.log(LEVELS[level], tostring(message))
     end
 end
 
@@ -80,7 +83,9 @@ function Loader:gateway()
             if not seconds then error("gateway.duration: " .. wrong, 2) end
             return seconds
         end,
-        options = function(service, given, schema) return options.check(service.options_path, given, schema) end,
+        options = function(service, given, schema)
+            return options.check(service.options_path, given, schema)
+        end,
     }
 end
 
@@ -98,7 +103,8 @@ function Loader:class(file, shown)
         error(shown .. ": the file must return a table with new(), it returned " .. type(class), 0)
     end
     if class.api ~= nil and class.api ~= API then
-        error(("%s: it asks for api = %s; this fluxgate speaks api = %d"):format(shown, tostring(class.api), API), 0)
+        local asked = tostring(class.api)
+        error(("%s: it asks for api = %s; this fluxgate speaks api = %d"):format(shown, asked, API), 0)
     end
     if type(class.new) ~= "function" then error(shown .. ": the table has no function new", 0) end
     self.files[file] = class

@@ -22,7 +22,7 @@ function policy.ranges(list)
         if not from then from = tostring(item):match("^(%d%d%d)$"); to = from end
         from, to = tonumber(from), tonumber(to)
         if not from or from < 100 or to > 599 or from > to then
-            return nil, ("expected a status like 200 or a range like \"200-299\", got %s"):format(tostring(item))
+            return nil, "expected a status like 200 or a range like \"200-299\", got " .. tostring(item)
         end
         if i > STATUSES then return nil, "expected at most " .. STATUSES .. " statuses and ranges" end
         flat[#flat + 1], flat[#flat + 2] = from, to
@@ -35,7 +35,9 @@ end
 function policy.probe(instance, backend)
     local answer = instance:probe(backend)
     if answer == nil then return "none" end
-    if type(answer) ~= "table" then error("probe() must answer a table or nil, it answered a " .. type(answer), 0) end
+    if type(answer) ~= "table" then
+        error("probe() must answer a table or nil, it answered a " .. type(answer), 0)
+    end
     if answer.kind ~= "http" and answer.kind ~= "tcp" then
         error("probe() answered kind " .. tostring(answer.kind) .. "; it may be \"http\" or \"tcp\"", 0)
     end

@@ -4,7 +4,8 @@ local floor, max, min = math.floor, math.max, math.min
 
 local rounds = {}
 
-local ORDER_MAX = 4096 -- turns in one round (or one for each endpoint, if that is more); finer ratios are rounded
+-- Turns in one round, or one for each endpoint if that is more; finer ratios are rounded.
+local ORDER_MAX = 4096
 
 local function gcd(a, b)
     while b > 0 do a, b = b, a % b end

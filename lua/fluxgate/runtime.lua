@@ -26,11 +26,14 @@ local digest = ffi.new("uint8_t[32]")
 
 sandbox.seal_strings()
 
-host.QUEUE = setmetatable({}, { __newindex = function() error("gateway.QUEUE is a mark", 2) end, __metatable = false })
+host.QUEUE = setmetatable({}, {
+    __newindex = function() error("gateway.QUEUE is a mark", 2) end,
+    __metatable = false,
+})
 host.now = function() return C.fg_now() end
 host.random = function(n)
     if n == nil then return C.fg_random(script) end
-    if not (n >= 1) then error("gateway.random: expected a number of 1 or more", 2) end
+    if type(n) ~= "number" or n < 1 then error("gateway.random: expected a number of 1 or more", 2) end
     local r = C.fg_random(script) * n
     return r - r % 1 + 1
 end
@@ -80,7 +83,8 @@ function runtime.load_strategy(index, service_name, _, file, shown, json, option
     local service = service_object(index, service_name, options_path)
     local carried = previous and cjson.decode(previous) or nil
     local instance, inner = loader:make("strategy", file, shown, decode_options(json), service, carried)
-    return instance, instance.pick, loader.on_change(instance, inner), instance.on_result, offered, scratch, all
+    local on_change = loader.on_change(instance, inner)
+    return instance, instance.pick, on_change, instance.on_result, offered, scratch, all
 end
 
 function runtime.load_policy(index, service_name, _, file, shown, json, options_path)

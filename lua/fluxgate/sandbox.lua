@@ -3,8 +3,8 @@
 local sandbox = {}
 
 local BASE = {
-    "assert", "error", "getmetatable", "ipairs", "next", "pairs", "pcall", "rawequal", "rawget", "rawset", "select",
-    "setmetatable", "tonumber", "tostring", "type", "unpack", "xpcall", "_VERSION",
+    "assert", "error", "getmetatable", "ipairs", "next", "pairs", "pcall", "rawequal", "rawget", "rawset",
+    "select", "setmetatable", "tonumber", "tostring", "type", "unpack", "xpcall", "_VERSION",
 }
 
 local function copy(from, without)
@@ -24,7 +24,9 @@ local function shared_libraries()
         coroutine = copy(coroutine),
         bit = copy(require "bit"),
         os = { time = os.time, clock = os.clock, date = os.date, difftime = os.difftime },
-        cjson = { encode = cjson.encode, decode = cjson.decode, null = cjson.null, empty_array = cjson.empty_array },
+        cjson = {
+            encode = cjson.encode, decode = cjson.decode, null = cjson.null, empty_array = cjson.empty_array,
+        },
     }
 end
 
@@ -46,7 +48,7 @@ end
 -- Once a state, before any plug-in runs: the metatable that all strings share is out of reach, and has no
 -- dump.
 function sandbox.seal_strings()
-    string.dump = nil
+    rawset(string, "dump", nil)
     getmetatable("").__metatable = false
 end
 

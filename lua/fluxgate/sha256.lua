@@ -25,8 +25,8 @@ do
 end
 
 local function word(number)
-    return string.char(band(rshift(number, 24), 255), band(rshift(number, 16), 255), band(rshift(number, 8), 255),
-        band(number, 255))
+    return string.char(band(rshift(number, 24), 255), band(rshift(number, 16), 255),
+        band(rshift(number, 8), 255), band(number, 255))
 end
 
 local function block(h, w)
@@ -51,7 +51,8 @@ local sha256 = {}
 
 function sha256.digest(message)
     local h, bits = { unpack(H0) }, #message * 8
-    message = message .. "\128" .. ("\0"):rep((55 - #message) % 64) .. word(math.floor(bits / 2 ^ 32)) .. word(tobit(bits))
+    local padding = "\128" .. ("\0"):rep((55 - #message) % 64)
+    message = message .. padding .. word(math.floor(bits / 2 ^ 32)) .. word(tobit(bits))
     for at = 1, #message, 64 do
         local w = {}
         for i = 1, 16 do

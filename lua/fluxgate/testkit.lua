@@ -35,7 +35,8 @@ end
 local LEVELS = { [0] = "debug", "info", "warn", "error" }
 
 local host = {
-    share = here, version = "0.1.0", lua_path = { ".", here .. "/lua" }, strategies_path = { ".", here .. "/strategies" },
+    share = here, version = "0.1.0",
+    lua_path = { "." }, strategies_path = { ".", here .. "/strategies" },
     QUEUE = setmetatable({}, { __tostring = function() return "gateway.QUEUE" end }),
     read = function(path)
         local file = io.open(path, "rb")
@@ -106,7 +107,8 @@ function kit.strategy(name, given, previous)
     local loader, file = plugin.new_loader(host), locate(name, "")
     local service = { name = "test", options_path = "services.test.options" }
     service.endpoints = function() return service.fleet and service.fleet.all or {} end
-    local instance, inner = loader:make("strategy", file, plugin.display(host, file), given or {}, service, previous)
+    local shown = plugin.display(host, file)
+    local instance, inner = loader:make("strategy", file, shown, given or {}, service, previous)
     watch(instance, loader.on_change(instance, inner), service)
     return instance
 end
@@ -114,7 +116,8 @@ end
 -- An instance of the health policy `name`.
 function kit.policy(name, given)
     local file = locate(name, "health/")
-    local service = { name = "test", options_path = "services.test.health", endpoints = function() return {} end }
+    local service = { name = "test", options_path = "services.test.health" }
+    service.endpoints = function() return {} end
     return (plugin.new_loader(host):make("policy", file, plugin.display(host, file), given or {}, service))
 end
 
@@ -166,7 +169,10 @@ end
 -- What probe() answers, after the gateway's own checks.
 function kit.probe(policy, backend)
     local kind, method, path, hostname, port, timeout, body = policies.probe(policy, backend)
-    return { kind = kind, method = method, path = path, host = hostname, port = port, timeout = timeout, body = body }
+    return {
+        kind = kind, method = method, path = path, host = hostname, port = port, timeout = timeout,
+        body = body,
+    }
 end
 
 -- Feeds probe results ({ ok, status, latency, failure, body }) to judge() one after the other, counting as
@@ -174,8 +180,8 @@ end
 function kit.judge(policy, backend, results, first_state)
     local current, rise, fall, states = first_state or "unproven", 0, 0, {}
     for i, result in ipairs(results) do
-        local verdict = policies.judge(policy, backend, result.ok ~= false, result.status or 200, result.latency or 0.001,
-            result.failure or "-", result.body or "", rise, fall, current, state.now)
+        local verdict = policies.judge(policy, backend, result.ok ~= false, result.status or 200,
+            result.latency or 0.001, result.failure or "-", result.body or "", rise, fall, current, state.now)
         local good = result.good
         if good == nil then good = result.ok ~= false and (result.status or 200) < 400 end
         if good then rise, fall = rise + 1, 0 else rise, fall = 0, fall + 1 end

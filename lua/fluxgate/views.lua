@@ -21,7 +21,7 @@ local OVER = "this request is over: a request may be used only inside the callba
 
 local function read_only(kind)
     return function(_, key)
-        error(kind .. "." .. tostring(key) .. " cannot be written: " .. kind .. "s are views of the gateway's own state", 2)
+        error(kind .. "." .. tostring(key) .. " cannot be written: it is a view of the gateway's state", 2)
     end
 end
 
@@ -29,7 +29,7 @@ local function no_field(kind, key)
     error(kind .. " has no field '" .. tostring(key) .. "'", 3)
 end
 
----------------------------------------------------------------------------------------------------------- backends
+-- backends
 local function text_of(self, name, which)
     local row = texts[self.slot + 1]
     if not row then
@@ -97,7 +97,7 @@ ffi.metatype("struct fg_backend", {
 
 function views.new_view() return ffi.new("struct fg_backend") end
 
----------------------------------------------------------------------------------------------------------- requests
+-- requests
 local function given(found) -- the slice in `out` as a string; nil for none
     if found == 1 then return to_string(out.at, out.len) end
     if found < 0 then error(OVER, 3) end
@@ -142,7 +142,8 @@ function methods:hash(key)
     if hash >= 0 then return hash end
     if hash == -1 then return nil end
     if hash == -2 then error(OVER, 2) end
-    error("request:hash: '" .. key .. "' is none of client_ip, path, host, query, method, header:NAME, cookie:NAME, query:NAME", 2)
+    error("request:hash: '" .. key .. "' is none of client_ip, path, host, query, method, header:NAME, "
+        .. "cookie:NAME, query:NAME", 2)
 end
 
 function methods:bound(id)
@@ -211,7 +212,7 @@ ffi.metatype("struct fg_request", {
 views.requests = {}
 for i = 1, 64 do views.requests[i] = ffi.new("struct fg_request") end
 
------------------------------------------------------------------------------------------------------------ results
+-- results
 local words = {}
 local function failure_word(self)
     local number = self.failure_number
@@ -241,7 +242,7 @@ ffi.metatype("struct fg_result", {
 })
 views.result = ffi.new("struct fg_result")
 
----------------------------------------------------------------------------------------------------------- counters
+-- counters
 local counter = {}
 function counter:next() return C.fg_counter_next(self) end
 function counter:get() return C.fg_counter_get(self) end

@@ -78,7 +78,9 @@ function HttpPolicy:fault(result)
         if result.status >= range.from and result.status <= range.to then expected = true end
     end
     if not expected then return "status " .. result.status end
-    if self.body and not result.body:find(self.body, 1, true) then return "the body lacks the expected text" end
+    if self.body and not result.body:find(self.body, 1, true) then
+        return "the body lacks the expected text"
+    end
     return nil
 end
 

@@ -133,6 +133,7 @@ enter_workers(struct supervisor *sv)
     bool registry_moved = old.config->registry.embedded && sv->current.config->registry.embedded &&
                           (sv->registry_http.fresh || sv->registry_grpc.fresh);
     process_set_wanted(sv);
+    sockets_retire(sv);
     for (struct process *p = process_next(sv, NULL); p != NULL; p = process_next(sv, p)) {
         if (p->pid == 0 || p->role == ROLE_CONTROL) continue;
         if (!p->wanted)

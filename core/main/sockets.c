@@ -1,8 +1,10 @@
 #include "core/main/supervisor_internal.h"
 
 #include <errno.h>
+#include <linux/filter.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/base/log.h"
@@ -71,6 +73,37 @@ bound_open(struct bound_socket *bound, const struct config_address *address, con
     bound->what = what;
     bound->port = port_of(bound->fds[0]);
     return true;
+}
+
+/* New connections go to the first `count` sockets of the port alone (SO_REUSEPORT deals them out by their
+ * order). */
+static void
+steer(const struct bound_socket *bound, unsigned count)
+{
+    struct sock_filter code[] = {
+        {BPF_LD | BPF_W | BPF_ABS, 0, 0, (uint32_t)(SKF_AD_OFF + SKF_AD_RANDOM)},
+        {BPF_ALU | BPF_MOD | BPF_K, 0, 0, count},
+        {BPF_RET | BPF_A, 0, 0, 0},
+    };
+    struct sock_fprog program = {sizeof code / sizeof code[0], code};
+    if (bound->port == 0) return; /* a unix socket is one queue for all */
+    if (setsockopt(bound->fds[0], SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program) == -1)
+        log_warn("connections cannot be steered", F_STR("address", bound->text));
+}
+
+void
+sockets_retire(struct supervisor *sv)
+{
+    unsigned workers = sv->current.config->workers;
+    for (size_t i = 0; i < sv->listener_count; i++) {
+        struct bound_socket *bound = &sv->listeners[i];
+        if (!bound->kept || bound->count <= workers) continue;
+        /* nothing new reaches the queues of the workers that leave; they close them once they are empty */
+        steer(bound, workers);
+        bound->steered = true;
+        while (bound->count > workers)
+            close(bound->fds[--bound->count]);
+    }
 }
 
 /* The listener bound for the nth address that is written like this. */
@@ -180,16 +213,14 @@ sockets_abandon(struct supervisor *sv)
 void
 sockets_settle(struct supervisor *sv)
 {
-    unsigned workers = sv->current.config->workers;
     for (size_t i = sv->listener_count; i-- > 0;) {
         struct bound_socket *bound = &sv->listeners[i];
         if (!bound->kept) {
             log_info("listener closed", F_STR("address", bound->text));
             drop_listener(sv, i);
-            continue;
+        } else if (bound->steered) {
+            steer(bound, bound->count);
         }
-        while (bound->count > workers)
-            close(bound->fds[--bound->count]);
     }
     if (!sv->current.config->has_admin) bound_close(&sv->admin);
     if (!sv->current.config->registry.embedded) {

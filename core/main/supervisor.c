@@ -45,7 +45,8 @@ raise_descriptor_limit(const struct config *config)
     uint64_t wish = (uint64_t)config->limits.connections * 2 + 1024;
     if (getrlimit(RLIMIT_NOFILE, &limit) == -1) return;
     struct rlimit more = {wish, wish > limit.rlim_max ? wish : limit.rlim_max};
-    if (limit.rlim_cur < wish && wish > limit.rlim_max && setrlimit(RLIMIT_NOFILE, &more) == 0) return; /* root may */
+    if (limit.rlim_cur < wish && wish > limit.rlim_max && setrlimit(RLIMIT_NOFILE, &more) == 0)
+        return; /* root may */
     if (limit.rlim_cur < limit.rlim_max) {
         limit.rlim_cur = limit.rlim_max;
         if (setrlimit(RLIMIT_NOFILE, &limit) == -1) log_warn("the descriptor limit stays as it is");

@@ -25,7 +25,7 @@ struct process {
     uint64_t started_us, start_after_us, alive_us;
     unsigned quick_deaths; /* in a row, each within a second of its start: sets the back-off */
     uint32_t sent, using;  /* generation last sent, and last reported in use */
-    bool ready, killed; /* killed: by the watchdog, its end is on the way */
+    bool ready, killed;    /* killed: by the watchdog, its end is on the way */
 };
 
 /* A bound address: one socket a worker (listeners), or one (admin, registry). Kept for successors. */
@@ -36,8 +36,9 @@ struct bound_socket {
     unsigned count;
     int fds[SHM_WORKERS_MAX];
     uint16_t port;
-    bool fresh; /* opened by the reload under way */
-    bool kept;  /* named by the candidate */
+    bool fresh;   /* opened by the reload under way */
+    bool kept;    /* named by the candidate */
+    bool steered; /* workers have left it: new connections go to the first `count` sockets */
 };
 
 struct generation_file {
@@ -83,6 +84,7 @@ MUST_CHECK
 bool sockets_open(struct supervisor *sv, struct config *config, char why[512]);
 void sockets_abandon(struct supervisor *sv);
 void sockets_settle(struct supervisor *sv);
+void sockets_retire(struct supervisor *sv); /* takes the sockets of workers that leave out of the deal */
 void sockets_close_listeners(struct supervisor *sv);
 void sockets_announce(const struct supervisor *sv);
 struct ipc_bound sockets_bound(const struct supervisor *sv);

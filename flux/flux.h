@@ -1,4 +1,5 @@
-/* flux.h: join a service registry from C. One client registers one instance, beats on a thread of its own, and leaves.
+/* flux.h: join a service registry from C. One client registers one instance, beats on a thread of its own,
+ * and leaves.
  *
  *     struct flux_instance me = { .service_name = "users", .port = 9001 };
  *     struct flux_client *client = flux_new(&me, NULL, NULL);
@@ -6,7 +7,8 @@
  *     ...
  *     flux_free(client);            // deregisters
  *
- * Every call may be made from any thread. Errors are values, text by flux_strerror; nothing here exits or aborts. */
+ * Every call may be made from any thread. Errors are values, text by flux_strerror; nothing here exits or
+ * aborts. */
 #ifndef FLUX_H
 #define FLUX_H
 #include <stdbool.h>
@@ -16,14 +18,14 @@
 extern "C" {
 #endif
 
-#define FLUX_ERRORS(X)                                               \
-    X(FLUX_OK, "done")                                               \
-    X(FLUX_INVALID, "an argument or environment variable is invalid") \
-    X(FLUX_UNREACHABLE, "the registry cannot be reached")            \
-    X(FLUX_REJECTED, "the registry refused the call")                \
-    X(FLUX_UNKNOWN_ID, "the registry does not know this instance")   \
-    X(FLUX_TIMEOUT, "the registry did not answer in time")           \
-    X(FLUX_NO_MEMORY, "out of memory")                               \
+#define FLUX_ERRORS(X)                                                                                       \
+    X(FLUX_OK, "done")                                                                                       \
+    X(FLUX_INVALID, "an argument or environment variable is invalid")                                        \
+    X(FLUX_UNREACHABLE, "the registry cannot be reached")                                                    \
+    X(FLUX_REJECTED, "the registry refused the call")                                                        \
+    X(FLUX_UNKNOWN_ID, "the registry does not know this instance")                                           \
+    X(FLUX_TIMEOUT, "the registry did not answer in time")                                                   \
+    X(FLUX_NO_MEMORY, "out of memory")                                                                       \
     X(FLUX_SYSTEM, "a system call failed")
 #define X(name, text) name,
 enum flux_error { FLUX_ERRORS(X) };
@@ -46,24 +48,28 @@ struct flux_instance {
 };
 
 struct flux_options {
-    const char *registry_url;   /* $REGISTRY_URL, else http://127.0.0.1:8081 (grpc: 127.0.0.1:9091) */
+    const char *registry_url; /* $REGISTRY_URL, else http://127.0.0.1:8081 (grpc: 127.0.0.1:9091) */
     enum flux_protocol protocol;
-    unsigned heartbeat_ms;      /* 10000 */
-    unsigned timeout_ms;        /* 5000, each call */
-    int metrics_port;           /* $METRICS_PORT; 0: none served; GET /metrics on it */
-    const char *token;          /* bearer token, NULL none */
-    void (*on_event)(void *context, const char *event, const char *detail); /* from the flux thread; NULL: silent */
+    unsigned heartbeat_ms; /* 10000 */
+    unsigned timeout_ms;   /* 5000, each call */
+    int metrics_port;      /* $METRICS_PORT; 0: none served; GET /metrics on it */
+    const char *token;     /* bearer token, NULL none */
+    void (*on_event)(
+        void *context, const char *event, const char *detail); /* from the flux thread; NULL: silent */
     void *context;
 };
 
 struct flux_client;
-struct flux_client *flux_new(const struct flux_instance *instance, const struct flux_options *options, enum flux_error *error); /* error may be NULL */
+struct flux_client *flux_new(const struct flux_instance *instance, const struct flux_options *options,
+    enum flux_error *error); /* error may be NULL */
 
-/* Starts the thread: registers (back-off with jitter, for ever), beats, registers again when the registry forgot it. Returns
- * once the first registration succeeded or `wait_ms` passed (FLUX_TIMEOUT; it goes on trying). 0: do not wait. */
+/* Starts the thread: registers (back-off with jitter, for ever), beats, registers again when the registry
+ * forgot it. Returns once the first registration succeeded or `wait_ms` passed (FLUX_TIMEOUT; it goes on
+ * trying). 0: do not wait. */
 enum flux_error flux_start(struct flux_client *client, unsigned wait_ms);
 bool flux_is_registered(const struct flux_client *client);
-/* Stops the thread and deregisters within the call timeout. */
+/* Stops the thread and deregisters within the call timeout. A stopped client stays stopped. Not from
+ * on_event. */
 enum flux_error flux_stop(struct flux_client *client);
 void flux_free(struct flux_client *client); /* flux_stop where needed; NULL is fine */
 

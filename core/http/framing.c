@@ -209,11 +209,20 @@ framing_decide(struct h1_parser *parser)
     return H1_OK;
 }
 
+/* RFC 9110 §7.6.1 and what RFC 2616 §13.5.1 named; Content-Length and Transfer-Encoding are made anew. */
+#define HOP_BY_HOP                                                                                           \
+    (BIT(CONNECTION) | BIT(CONTENT_LENGTH) | BIT(TRANSFER_ENCODING) | BIT(UPGRADE) | BIT(TE) |               \
+        BIT(TRAILER) | BIT(KEEP_ALIVE) | BIT(PROXY_CONNECTION) | BIT(PROXY_AUTHENTICATE) |                   \
+        BIT(PROXY_AUTHORIZATION) | BIT(HTTP2_SETTINGS))
+
 static void
 drop_nominated(struct headers *headers, struct slice list)
 {
     struct slice name;
     while (header_list_next(&list, &name)) {
+        /* What nearly every Connection says names no field, or one that goes anyway. */
+        if (slice_equal_nocase(name, SLICE_LIT("close")) || slice_equal_nocase(name, SLICE_LIT("keep-alive")))
+            continue;
         for (uint32_t i = 0; i < headers->count; i++) {
             if (slice_equal_nocase(headers->rows[i].name, name)) headers->rows[i].flags |= HEADER_F_DROP;
         }
@@ -223,15 +232,11 @@ drop_nominated(struct headers *headers, struct slice list)
 void
 h1_drop_hop_by_hop(struct headers *headers)
 {
-    static const enum header_id hop_by_hop[] = {HEADER_CONNECTION, HEADER_CONTENT_LENGTH,
-        HEADER_TRANSFER_ENCODING, HEADER_UPGRADE, HEADER_TE, HEADER_TRAILER, HEADER_KEEP_ALIVE,
-        HEADER_PROXY_CONNECTION, HEADER_PROXY_AUTHENTICATE, HEADER_PROXY_AUTHORIZATION,
-        HEADER_HTTP2_SETTINGS};
-    if ((headers->seen & BIT(CONNECTION)) != 0) {
-        for (uint32_t i = 0; i < headers->count; i++) {
-            if (headers->rows[i].id == HEADER_CONNECTION) drop_nominated(headers, headers->rows[i].value);
-        }
+    if ((headers->seen & HOP_BY_HOP) == 0) return;
+    for (uint32_t i = 0; i < headers->count; i++) {
+        struct header *row = &headers->rows[i];
+        if ((HOP_BY_HOP >> row->id & 1) == 0) continue;
+        row->flags |= HEADER_F_DROP;
+        if (row->id == HEADER_CONNECTION) drop_nominated(headers, row->value);
     }
-    for (size_t i = 0; i < sizeof hop_by_hop / sizeof *hop_by_hop; i++)
-        headers_drop(headers, hop_by_hop[i]);
 }

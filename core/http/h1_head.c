@@ -58,7 +58,7 @@ enum field_result
 h1_field_read(const char *at, const char *end, const char **next, struct slice *name, struct slice *value,
     enum h1_error *error)
 {
-    const char *colon = scan_class(at, end, BYTE_TOKEN);
+    const char *colon = scan_token(at, end);
     if (UNLIKELY(colon == end)) return FIELD_AGAIN;
     if (*colon != ':' || colon == at) {
         if (colon == at && *at == '\r' && end - at >= 2 && at[1] == '\n') {

@@ -244,7 +244,7 @@ headers_cookie(const struct headers *headers, struct slice name, struct slice *v
 bool
 header_name_is_valid(struct slice name)
 {
-    return name.len > 0 && scan_class(name.at, name.at + name.len, BYTE_TOKEN) == name.at + name.len;
+    return name.len > 0 && scan_token(name.at, name.at + name.len) == name.at + name.len;
 }
 
 bool

@@ -36,6 +36,27 @@ scan_class(const char *at, const char *end, unsigned class)
     return at;
 }
 
+/* As scan_class with BYTE_TOKEN: letters, digits and '-', which names are made of, 16 bytes a step. */
+static inline const char *
+scan_token(const char *at, const char *end)
+{
+#ifdef __SSE2__
+    const __m128i zero = _mm_setzero_si128(), dash = _mm_set1_epi8('-');
+    for (; end - at >= 16; at += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)at);
+        __m128i letter = _mm_sub_epi8(_mm_or_si128(v, _mm_set1_epi8(0x20)), _mm_set1_epi8('a'));
+        __m128i digit = _mm_sub_epi8(v, _mm_set1_epi8('0')); /* below wraps, so exceeds 9 */
+        __m128i good = _mm_or_si128(_mm_cmpeq_epi8(_mm_subs_epu8(letter, _mm_set1_epi8(25)), zero),
+            _mm_cmpeq_epi8(_mm_subs_epu8(digit, _mm_set1_epi8(9)), zero));
+        int mask = _mm_movemask_epi8(_mm_or_si128(good, _mm_cmpeq_epi8(v, dash))) ^ 0xffff;
+        if (mask == 0) continue;
+        at += __builtin_ctz((unsigned)mask);
+        break;
+    }
+#endif
+    return scan_class(at, end, BYTE_TOKEN);
+}
+
 /* As scan_class with BYTE_TEXT, 16 bytes a step. */
 static inline const char *
 scan_text(const char *at, const char *end)

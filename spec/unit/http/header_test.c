@@ -161,6 +161,7 @@ finds_the_odd_byte_at_every_place(void **state)
                 memset(text, 'a', len);
                 text[at] = (char)c;
                 const char *end = text + len;
+                assert_ptr_equal(scan_token(text, end), byte_is((char)c, BYTE_TOKEN) ? end : text + at);
                 assert_ptr_equal(scan_text(text, end), byte_is((char)c, BYTE_TEXT) ? end : text + at);
                 assert_ptr_equal(scan_target(text, end), byte_is((char)c, BYTE_TARGET) ? end : text + at);
                 bool token = byte_is((char)c, BYTE_TOKEN), valid = byte_is((char)c, BYTE_TEXT);

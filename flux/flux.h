@@ -54,8 +54,9 @@ struct flux_options {
     unsigned timeout_ms;   /* 5000, each call */
     int metrics_port;      /* $METRICS_PORT; 0: none served; GET /metrics on it */
     const char *token;     /* bearer token, NULL none */
-    void (*on_event)(
-        void *context, const char *event, const char *detail); /* from the flux thread; NULL: silent */
+    /* registered, forgotten, deregistered, "WHAT failed", invalid (from flux_new). Called by the flux thread,
+     * or by the one that makes a single call. NULL: silent. */
+    void (*on_event)(void *context, const char *event, const char *detail);
     void *context;
 };
 

@@ -49,8 +49,7 @@ struct discovery {
     struct log_every bad_service;
 };
 
-/* ---- the desired table
- * --------------------------------------------------------------------------------------------- */
+/* ---- the desired table */
 
 static bool
 on_selects(void *context, uint32_t service, uint64_t registered)
@@ -172,9 +171,8 @@ table_rebuild(struct discovery *discovery, enum absent_rule absent)
 {
     const struct config *config = discovery->config;
     const struct instances *all = discovery->latest;
-    struct table_round round = {
-        absent, all != NULL && all->is_v2 ? text_hash(all->epoch) : 0, on_selects, discovery,
-        discovery->is_swapping};
+    struct table_round round = {absent, all != NULL && all->is_v2 ? text_hash(all->epoch) : 0, on_selects,
+        discovery, discovery->is_swapping};
     uint64_t suppressed;
     memset(discovery->selectors, 0, sizeof discovery->selectors);
     table_begin(discovery->table);
@@ -221,8 +219,7 @@ on_dns_change(void *context)
     }
 }
 
-/* ---- answers and the snapshot
- * -------------------------------------------------------------------------------------- */
+/* ---- answers and the snapshot */
 
 /* The old contract knows neither epochs nor lapsed leases: an empty list, or one that lost more than half at
  * a stroke, is likelier a registry that restarted than a fleet that left. */
@@ -326,8 +323,7 @@ on_tick(evutil_socket_t fd, short what, void *context)
     }
 }
 
-/* ---- public
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- public */
 
 struct discovery *
 discovery_new(struct event_base *base, struct shm *shm)
@@ -379,36 +375,43 @@ static bool
 registry_use(struct discovery *discovery, const struct config_registry *registry)
 {
     struct strbuf text = {0};
+    bool ok = true;
     if (!registry->enabled) {
         instances_free(discovery->latest);
         discovery->latest = NULL;
+        ok = sync_use(discovery->sync, NULL);
+    } else {
+        struct sync_target target = {
+            NULL, registry->embedded ? REGISTRY_HTTP : registry->protocol, registry->poll_interval_us};
+        ok = target_text(registry, &text);
+        target.url = text.at;
+        ok = ok && sync_use(discovery->sync, &target);
+    }
+    if (ok) {
         free(discovery->target);
-        discovery->target = NULL;
-        return sync_use(discovery->sync, NULL);
-    }
-    if (!target_text(registry, &text)) {
+        discovery->target = text.at;
+    } else {
         strbuf_fini(&text);
-        return false;
     }
-    free(discovery->target);
-    discovery->target = text.at;
-    struct sync_target target = {
-        text.at, registry->embedded ? REGISTRY_HTTP : registry->protocol, registry->poll_interval_us};
-    return sync_use(discovery->sync, &target);
+    return ok;
 }
 
 bool
 discovery_use(struct discovery *discovery, const struct config *config)
 {
     bool is_first = discovery->config == NULL;
+    char *state_dir = config->state_dir == NULL ? NULL : slice_dup(slice_of(config->state_dir));
+    if ((config->state_dir != NULL && state_dir == NULL) || !registry_use(discovery, &config->registry)) {
+        free(state_dir);
+        return false;
+    }
+    free(discovery->state_dir);
+    discovery->state_dir = state_dir;
     discovery->config = config;
     discovery->is_swapping = true;
-    free(discovery->state_dir);
-    discovery->state_dir = config->state_dir == NULL ? NULL : slice_dup(slice_of(config->state_dir));
     if (is_first) discovery->begun_us = clock_now_us();
-    bool ok = registry_use(discovery, &config->registry);
     table_rebuild(discovery, ABSENT_KEEP);
-    return ok && (config->state_dir == NULL || discovery->state_dir != NULL);
+    return true;
 }
 
 void

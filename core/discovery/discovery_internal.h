@@ -18,7 +18,7 @@
 enum { ANSWER_BYTES_MAX = 64 << 20 }; /* a registry's answer or stream message; longer ones are refused */
 enum { LOG_INTERVAL_US = 10000000 };  /* repeated complaints of this room */
 
-/* ---- work.c: a few threads for what blocks (libc's resolver, the snapshot file) ------------------------------------ */
+/* ---- work.c: a few threads for what blocks (libc's resolver, the snapshot file) */
 struct work;
 
 struct work_job {
@@ -33,7 +33,7 @@ MUST_CHECK struct work *work_new(struct event_base *base);
 MUST_CHECK bool work_submit(struct work *work, struct work_job *job);
 void work_free(struct work *work); /* does not wait for what is running */
 
-/* ---- dns.c: names to addresses, kept fresh in the background ------------------------------------------------------- */
+/* ---- dns.c: names to addresses, kept fresh in the background */
 enum { DNS_ADDRESSES = 16 };
 struct dns;
 
@@ -48,7 +48,7 @@ bool dns_is_literal(struct slice host);
 void dns_sweep(struct dns *dns);
 void dns_free(struct dns *dns);
 
-/* ---- table.c: the endpoint table's one writer ---------------------------------------------------------------------- */
+/* ---- table.c: the endpoint table's one writer */
 struct table;
 
 struct want { /* an endpoint that shall be there */
@@ -94,7 +94,7 @@ void table_suspect_failed(struct table *table, uint32_t slot);
 struct table_counts table_counts(const struct table *table);
 void table_free(struct table *table);
 
-/* ---- fetch.c: libcurl on the event loop ---------------------------------------------------------------------------- */
+/* ---- fetch.c: libcurl on the event loop */
 struct fetcher;
 struct fetch;
 
@@ -126,7 +126,7 @@ MUST_CHECK struct fetch *fetch_start(struct fetcher *fetcher, const struct fetch
 void fetch_cancel(struct fetch *fetch); /* not from its own callbacks; NULL is fine */
 void fetcher_free(struct fetcher *fetcher);
 
-/* ---- sync.c: asks a registry, again and again ---------------------------------------------------------------------- */
+/* ---- sync.c: asks a registry, again and again */
 struct sync;
 
 struct sync_target {
@@ -143,12 +143,12 @@ struct sync_times sync_times_default(void);
 /* `on_answer` takes the instances. Changed tells whether they differ from the answer before. */
 MUST_CHECK struct sync *sync_new(struct event_base *base, struct shm *shm, struct dns *dns, const struct sync_times *times,
     void (*on_answer)(void *context, struct instances *instances), void *context);
-MUST_CHECK bool sync_use(struct sync *sync, const struct sync_target *target); /* NULL: ask nobody */
+MUST_CHECK bool sync_use(struct sync *sync, const struct sync_target *target); /* NULL: ask nobody; false: as before */
 void sync_dns_changed(struct sync *sync);
 void sync_describe(const struct sync *sync, struct strbuf *out); /* members of a JSON object */
 void sync_free(struct sync *sync);
 
-/* ---- snapshot.c: the last known instances, on disk ----------------------------------------------------------------- */
+/* ---- snapshot.c: the last known instances, on disk */
 /* The file of `state_dir`, NULL where there is none or nothing usable in it (then it says so in the log). */
 struct instances *snapshot_load(const char *state_dir);
 /* Replaces it atomically on a thread; takes `json`'s bytes. */

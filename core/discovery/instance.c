@@ -16,8 +16,7 @@ enum { WEIGHT_MAX = 65535, HTTP_PORT = 80 };
  * no instance may hold, so that only the instance around them is lost. */
 #define NOT_UTF8 "\xef\xbf\xbf"
 
-/* ---- checks
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- checks */
 
 static bool
 text_is_clean(struct slice s)
@@ -179,8 +178,7 @@ instance_check(struct instances *all, struct known_instance *row)
     return place_read(row);
 }
 
-/* ---- the list
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the list */
 
 /* Ids seen so far, open addressing over row numbers + 1; half full at most. */
 struct id_set {
@@ -257,9 +255,7 @@ keep_text(struct instances *all, const char *text, size_t len, struct slice *out
     return copy != NULL;
 }
 
-/* ---- JSON
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- JSON */
 
 /* NULL where the field is a string, null or absent; the latter two give "". */
 static const char *
@@ -406,8 +402,7 @@ instances_from_json(struct slice json, const char **why)
     return all;
 }
 
-/* ---- protobuf
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- protobuf */
 
 /* protobuf-c ends strings with NUL wherever they stop; one inside cuts the text, which the checks then see.
  */
@@ -509,8 +504,7 @@ instances_from_healthy(struct slice message, const char **why)
     return all;
 }
 
-/* ---- writing
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- writing */
 
 static void
 row_write(const struct known_instance *row, bool first, struct strbuf *out)

@@ -30,12 +30,13 @@ struct sync {
     struct sync_times times;
     void (*on_answer)(void *context, struct instances *instances);
     void *context;
-    /* of the target */
-    char *target; /* as given */
-    char *url;    /* with scheme, without the last slash */
-    char *host;
-    char *unix_path; /* NULL: TCP */
-    uint16_t port;
+    struct target {
+        char *text; /* as given */
+        char *url;  /* with scheme, without the last slash */
+        char *host;
+        char *unix_path; /* NULL: TCP */
+        uint16_t port;
+    } target;
     enum registry_protocol protocol;
     uint64_t poll_interval_us;
     /* of the present request */
@@ -111,17 +112,18 @@ sync_failed(struct sync *sync, const char *why)
     snprintf(sync->last_error, sizeof sync->last_error, "%s", why);
     sync->errors++;
     sync->is_failing = true;
+    if (clock_now_us() - sync->asked_us >= sync->times.backoff_last)
+        sync->backoff_us = 0; /* it held that long */
     atomic_fetch_add_explicit(&shm_totals(sync->shm)->registry_sync_errors, 1, memory_order_relaxed);
     if (log_every_due(&sync->failure_log, LOG_INTERVAL_US, &suppressed)) {
-        log_warnx("registry sync failed, the last known endpoints stay", F_STR("registry", sync->target),
+        log_warnx("registry sync failed, the last known endpoints stay", F_STR("registry", sync->target.text),
             F_STR("mode", mode_words[sync->mode]), F_STR("error", sync->last_error),
             F_UINT("suppressed", suppressed));
     }
     sync_in(sync, backoff(sync));
 }
 
-/* ---- answers
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- answers */
 
 static void
 bad_report(struct sync *sync, const struct instances *all)
@@ -130,7 +132,7 @@ bad_report(struct sync *sync, const struct instances *all)
     if (all->bad == 0) return;
     atomic_fetch_add_explicit(&shm_totals(sync->shm)->registry_bad_instances, all->bad, memory_order_relaxed);
     if (!log_every_due(&sync->bad_log, LOG_INTERVAL_US, &suppressed)) return;
-    log_warnx("registry lists instances that cannot be used", F_STR("registry", sync->target),
+    log_warnx("registry lists instances that cannot be used", F_STR("registry", sync->target.text),
         F_UINT("count", all->bad), F_SLICE("first", all->bad_id), F_STR("why", all->bad_why),
         F_UINT("suppressed", suppressed));
 }
@@ -142,7 +144,7 @@ sync_answered(struct sync *sync, struct instances *all, uint64_t body_hash)
     bool is_same = sync->has_answer &&
                    (all->is_v2 ? all->index == sync->index && slice_equal(all->epoch, slice_of(sync->epoch))
                                : sync->mode == SYNC_POLL && body_hash == sync->body_hash);
-    if (sync->is_failing) log_info("registry answers again", F_STR("registry", sync->target));
+    if (sync->is_failing) log_info("registry answers again", F_STR("registry", sync->target.text));
     sync->is_failing = false;
     sync->last_error[0] = '\0';
     sync->answered_us = clock_now_us();
@@ -187,7 +189,7 @@ static void
 sync_fall_back(struct sync *sync)
 {
     if (sync->mode != SYNC_POLL) {
-        log_info("registry has no watch, polling it", F_STR("registry", sync->target),
+        log_info("registry has no watch, polling it", F_STR("registry", sync->target.text),
             F_US("interval", sync->poll_interval_us));
     }
     sync->mode = SYNC_POLL;
@@ -198,7 +200,7 @@ sync_fall_back(struct sync *sync)
 static void
 sync_watches(struct sync *sync)
 {
-    if (sync->mode == SYNC_POLL) log_info("registry has a watch now", F_STR("registry", sync->target));
+    if (sync->mode == SYNC_POLL) log_info("registry has a watch now", F_STR("registry", sync->target.text));
     sync->mode = SYNC_WATCH;
 }
 
@@ -319,14 +321,13 @@ on_grpc_done(void *context, const struct fetch_result *result)
     }
 }
 
-/* ---- asking
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- asking */
 
 static char *
 sync_path(struct sync *sync)
 {
     struct strbuf url = {0};
-    strbuf_add_text(&url, sync->url);
+    strbuf_add_text(&url, sync->target.url);
     if (sync->protocol == REGISTRY_GRPC) {
         strbuf_add_text(&url, sync->asks_watch ? "/serviceregistry.v2.Registry/WatchInstances"
                                                : "/serviceregistry.ServiceRegistry/GetHealthyServices");
@@ -351,12 +352,12 @@ sync_connect_to(struct sync *sync, char *out, size_t size)
     struct sockaddr_storage address;
     socklen_t len;
     char text[INET6_ADDRSTRLEN];
-    if (!dns_find(sync->dns, slice_of(sync->host), NULL, &address, &len)) return false;
+    if (!dns_find(sync->dns, slice_of(sync->target.host), NULL, &address, &len)) return false;
     const void *bytes = address.ss_family == AF_INET
                             ? (const void *)&((struct sockaddr_in *)&address)->sin_addr
                             : (const void *)&((struct sockaddr_in6 *)&address)->sin6_addr;
     if (inet_ntop(address.ss_family, bytes, text, sizeof text) == NULL) return false;
-    snprintf(out, size, address.ss_family == AF_INET ? "::%s:%u" : "::[%s]:%u", text, sync->port);
+    snprintf(out, size, address.ss_family == AF_INET ? "::%s:%u" : "::[%s]:%u", text, sync->target.port);
     return true;
 }
 
@@ -367,7 +368,8 @@ sync_ask(struct sync *sync)
     if (sync->mode == SYNC_OFF || sync->fetch != NULL) return;
     sync->asks_watch = sync->mode == SYNC_WATCH || clock_now_us() >= sync->reprobe_us;
     if (sync->asks_watch) sync->reprobe_us = clock_now_us() + sync->times.reprobe;
-    sync->waits_for_dns = sync->unix_path == NULL && !sync_connect_to(sync, connect_to, sizeof connect_to);
+    sync->waits_for_dns =
+        sync->target.unix_path == NULL && !sync_connect_to(sync, connect_to, sizeof connect_to);
     if (sync->waits_for_dns) {
         sync_failed(sync, "its host name is not resolved");
         return;
@@ -376,8 +378,8 @@ sync_ask(struct sync *sync)
     bool is_grpc = sync->protocol == REGISTRY_GRPC;
     struct fetch_spec spec = {
         .url = url,
-        .unix_path = sync->unix_path,
-        .connect_to = sync->unix_path == NULL ? connect_to : NULL,
+        .unix_path = sync->target.unix_path,
+        .connect_to = sync->target.unix_path == NULL ? connect_to : NULL,
         .is_grpc = is_grpc,
         .body = {"\0\0\0\0\0",
             GRPC_PREFIX}, /* an empty ListRequest or GetHealthyServicesRequest: all services */
@@ -397,22 +399,33 @@ sync_ask(struct sync *sync)
     free(url);
 }
 
-/* ---- the target
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- the target */
+
+static void
+target_fini(struct target *target)
+{
+    free(target->text);
+    free(target->url);
+    free(target->host);
+    free(target->unix_path);
+    *target = (struct target){0};
+}
 
 static bool
-target_parse(struct sync *sync, const char *text)
+target_parse(struct target *target, const char *text)
 {
     char *host = NULL, *port = NULL;
     uint64_t number = 0;
     struct strbuf url = {0};
     CURLU *parsed = NULL;
     bool ok = false;
+    target->text = slice_dup(slice_of(text));
+    if (target->text == NULL) return false;
     if (strncmp(text, "unix:", 5) == 0) {
-        sync->unix_path = slice_dup(slice_of(text + 5));
-        sync->url = slice_dup(SLICE_LIT("http://localhost"));
-        sync->host = slice_dup(SLICE_LIT("localhost"));
-        return sync->unix_path != NULL && sync->url != NULL && sync->host != NULL;
+        target->unix_path = slice_dup(slice_of(text + 5));
+        target->url = slice_dup(SLICE_LIT("http://localhost"));
+        target->host = slice_dup(SLICE_LIT("localhost"));
+        return target->unix_path != NULL && target->url != NULL && target->host != NULL;
     }
     if (strstr(text, "://") == NULL) strbuf_add_text(&url, "http://");
     strbuf_add_text(&url, text);
@@ -423,13 +436,13 @@ target_parse(struct sync *sync, const char *text)
     if (curl_url_get(parsed, CURLUPART_HOST, &host, 0) != CURLUE_OK) goto done;
     if (curl_url_get(parsed, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) != CURLUE_OK) goto done;
     if (!text_parse_u64(slice_of(port), 65535, &number)) goto done;
-    sync->port = (uint16_t)number;
+    target->port = (uint16_t)number;
     struct slice name = slice_of(host);
     if (name.len > 2 && name.at[0] == '[') name = (struct slice){name.at + 1, name.len - 2};
-    sync->host = slice_dup(name);
-    sync->url = url.at;
+    target->host = slice_dup(name);
+    target->url = url.at;
     url = (struct strbuf){0};
-    ok = sync->host != NULL;
+    ok = target->host != NULL;
 done:
     strbuf_fini(&url);
     curl_free(host);
@@ -444,11 +457,7 @@ target_clear(struct sync *sync)
     fetch_cancel(sync->fetch);
     sync->fetch = NULL;
     event_del(sync->timer);
-    free(sync->target);
-    free(sync->url);
-    free(sync->host);
-    free(sync->unix_path);
-    sync->target = sync->url = sync->host = sync->unix_path = NULL;
+    target_fini(&sync->target);
     sync->mode = SYNC_OFF;
     sync->has_answer = sync->is_failing = sync->waits_for_dns = false;
     sync->index = sync->backoff_us = sync->body_hash = 0;
@@ -482,17 +491,18 @@ sync_use(struct sync *sync, const struct sync_target *target)
     }
     sync->poll_interval_us = target->poll_interval_us > 0 ? target->poll_interval_us : 10000000;
     if (sync->mode != SYNC_OFF && sync->protocol == target->protocol &&
-        strcmp(sync->target, target->url) == 0) {
+        strcmp(sync->target.text, target->url) == 0) {
         return true;
     }
-    target_clear(sync);
-    sync->protocol = target->protocol;
-    sync->target = slice_dup(slice_of(target->url));
-    if (sync->target == NULL || !target_parse(sync, target->url)) {
+    struct target next = {0};
+    if (!target_parse(&next, target->url)) {
         log_errorx("registry address cannot be used", F_STR("registry", target->url));
-        target_clear(sync);
+        target_fini(&next);
         return false;
     }
+    target_clear(sync);
+    sync->target = next;
+    sync->protocol = target->protocol;
     sync->mode = SYNC_WATCH;
     sync_ask(sync);
     return true;
@@ -508,7 +518,7 @@ void
 sync_describe(const struct sync *sync, struct strbuf *out)
 {
     strbuf_add_text(out, "\"source\":");
-    strbuf_add_json(out, slice_of(sync->target));
+    strbuf_add_json(out, slice_of(sync->target.text));
     strbuf_printf(out, ",\"protocol\":\"%s\",\"mode\":\"%s\",\"index\":%llu,\"epoch\":",
         sync->protocol == REGISTRY_GRPC ? "grpc" : "http", mode_words[sync->mode],
         (unsigned long long)sync->index);

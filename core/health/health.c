@@ -37,8 +37,7 @@ health_random(struct health *health)
     return (double)(health->dice >> 11) / (double)(1ull << 53);
 }
 
-/* ---- the schedule
- * -------------------------------------------------------------------------------------------------- */
+/* ---- the schedule */
 
 void
 target_schedule(struct target *target, uint64_t us)
@@ -109,8 +108,7 @@ on_target_timer(evutil_socket_t fd, short what, void *context)
     health->queued++;
 }
 
-/* ---- verdicts
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- verdicts */
 
 static void
 target_state(struct target *target, enum slot_state state, const char *reason)
@@ -223,8 +221,7 @@ on_probe_done(void *context, const struct probe_outcome *outcome)
     queue_pump(health);
 }
 
-/* ---- a probe
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- a probe */
 
 /* Texts of one request: the instance's url and healthPath come before the policy's (CONTRACT: GET url +
  * healthPath). */
@@ -325,8 +322,7 @@ target_run(struct target *target)
     atomic_fetch_add_explicit(&shm_totals(health->shm)->probes, 1, memory_order_relaxed);
 }
 
-/* ---- targets
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- targets */
 
 static void
 target_free(struct target *target)
@@ -443,8 +439,7 @@ on_scan(evutil_socket_t fd, short what, void *context)
     passive_scan(health, clock_now_us());
 }
 
-/* ---- public
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- public */
 
 struct health *
 health_new(struct event_base *base, struct shm *shm, void (*on_suspect_failed)(void *context, uint32_t slot),

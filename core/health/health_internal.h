@@ -13,7 +13,7 @@
 
 enum { PROBE_BODY_BYTES = 4096 };
 
-/* ---- probe.c ------------------------------------------------------------------------------------------------------- */
+/* ---- probe.c */
 struct probe;
 
 struct probe_spec { /* borrowed until probe_start returns */
@@ -38,7 +38,7 @@ MUST_CHECK struct probe *probe_start(struct event_base *base, const struct probe
     void (*on_done)(void *context, const struct probe_outcome *outcome), void *context);
 void probe_cancel(struct probe *probe); /* NULL is fine */
 
-/* ---- health.c ------------------------------------------------------------------------------------------------------ */
+/* ---- health.c */
 enum duty {
     DUTY_NONE,    /* not probed: no policy, draining, maintenance */
     DUTY_POLICY,  /* as its service's policy plans */
@@ -100,7 +100,7 @@ const struct config_service *health_service(const struct health *health, uint32_
 double health_random(struct health *health);
 void target_schedule(struct target *target, uint64_t us);
 
-/* ---- passive.c ----------------------------------------------------------------------------------------------------- */
+/* ---- passive.c */
 /* Looks at what the workers counted: probes what began to fail, ejects where nothing probes, restores. */
 void passive_scan(struct health *health, uint64_t now_us);
 

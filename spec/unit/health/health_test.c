@@ -21,8 +21,7 @@
 
 enum { WAIT_US = 10000000 };
 
-/* ---- the policy
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- the policy */
 
 static struct {
     enum probe_kind kind;
@@ -73,8 +72,7 @@ script_policy_judge(struct script *script, uint32_t service, uint32_t slot,
     return true;
 }
 
-/* ---- a backend
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- a backend */
 
 struct backend {
     int fd;
@@ -184,8 +182,7 @@ backend_close(struct backend *backend)
     backend->fd = -1;
 }
 
-/* ---- the world
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- the world */
 
 struct world {
     struct event_base *base;
@@ -317,8 +314,7 @@ run_for(struct world *world, uint64_t us)
 
 static const char ok_answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
-/* ---- active probes
- * ------------------------------------------------------------------------------------------------- */
+/* ---- active probes */
 
 static void
 proves_a_new_endpoint_with_its_first_good_answer(void **state)
@@ -526,8 +522,7 @@ probes_many_endpoints_no_more_than_256_at_once(void **state)
     assert_int_equal(world->backend.connections, MANY);
 }
 
-/* ---- suspects
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- suspects */
 
 static void
 tells_of_a_suspect_that_refuses_and_keeps_one_that_answers(void **state)
@@ -557,8 +552,7 @@ connects_to_suspects_of_services_without_a_policy(void **state)
     assert_int_equal(policy.plans, 0);
 }
 
-/* ---- passive evidence
- * ---------------------------------------------------------------------------------------------- */
+/* ---- passive evidence */
 
 static void
 probes_at_once_what_fails_under_traffic(void **state)
@@ -623,8 +617,7 @@ never_ejects_the_last_one(void **state)
     assert_int_equal(state_of(world, slot, NULL), SLOT_HEALTHY);
 }
 
-/* ---- generations
- * --------------------------------------------------------------------------------------------------- */
+/* ---- generations */
 
 static void
 frees_the_endpoints_of_a_service_that_lost_its_policy(void **state)

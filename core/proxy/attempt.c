@@ -27,6 +27,7 @@ void
 attempt_end(struct stream *stream)
 {
     if (stream->upstream != NULL) {
+        stream->upstream->written += stream->sent;
         uint64_t idle_us = is_reusable(stream) ? upstream_idle_us(stream->timeouts.upstream_keepalive,
                                                      stream->response.head.keep_alive_s)
                                                : 0;
@@ -216,8 +217,12 @@ read_response_head(struct stream *stream)
         response_on_bytes(stream);
     } else if (n == -1 && (errno == EAGAIN || errno == EINTR)) {
         if (back->end == 0) buf_give(&stream->proxy->buffers, &stream->back);
+    } else if (back->end > back->at) {
+        attempt_fail(stream, REASON_BAD_RESPONSE);
     } else {
-        attempt_fail(stream, back->end == back->at ? REASON_RESET_BEFORE_HEADERS : REASON_BAD_RESPONSE);
+        /* A pooled connection that the backend was closing while the request was on its way. */
+        if (n == 0 && stream->pooled && upstream_is_unread(stream->upstream)) stream->sent = 0;
+        attempt_fail(stream, REASON_RESET_BEFORE_HEADERS);
     }
 }
 

@@ -143,7 +143,7 @@ start_stream(struct conn *conn, struct buf *in)
     conn->stream = stream;
     conn_enter(conn, CONN_BUSY);
     stream_enter(stream, STREAM_HEAD);
-    stream_on_head(stream);
+    request_on_bytes(stream);
 }
 
 static void

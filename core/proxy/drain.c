@@ -1,6 +1,16 @@
+#include <sys/socket.h>
+
 #include "core/proxy/proxy_internal.h"
 
 enum { FRESH_US = 1000000 }; /* for the first request of a connection that was accepted just before */
+
+/* A request that came just now is not lost: it is answered with Connection: close. */
+static bool
+has_bytes(const struct conn *conn)
+{
+    char byte;
+    return recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
+}
 
 static void
 close_idle(struct proxy *proxy)
@@ -8,7 +18,7 @@ close_idle(struct proxy *proxy)
     for (struct link *at = proxy->idle_conns.next, *next; at != &proxy->idle_conns; at = next) {
         struct conn *conn = LINK_OF(at, struct conn, link);
         next = at->next;
-        if (conn->requests == 0)
+        if (conn->requests == 0 || has_bytes(conn))
             deadline_set(proxy, &conn->deadline, proxy->now_us + FRESH_US);
         else
             conn_close(conn);
@@ -22,7 +32,21 @@ close_idle_upstreams(struct proxy *proxy)
         upstream_close(LINK_OF(proxy->idle_upstreams.next, struct upstream, all));
 }
 
-/* Cuts what passed its limit; true where some may still run. */
+static void
+end_late(struct stream *stream)
+{
+    switch (stream->state) {
+    case STREAM_HEAD:
+    case STREAM_CONNECT:
+    case STREAM_WAIT: reply_reason(stream, REASON_DRAINING, 0, NULL); return;
+    case STREAM_REPLY:
+    case STREAM_ANSWER:
+    case STREAM_TUNNEL:
+    case STREAM_CLOSED: stream_close(stream, REASON_DRAINING); return;
+    }
+}
+
+/* Ends what passed its limit; true where some may still run. */
 static bool
 cut_late(struct proxy *proxy)
 {
@@ -30,7 +54,7 @@ cut_late(struct proxy *proxy)
         struct stream *stream = LINK_OF(at, struct stream, link);
         uint64_t end_us = stream->state == STREAM_TUNNEL ? proxy->drain_tunnels_us : proxy->drain_requests_us;
         next = at->next;
-        if (proxy->now_us >= end_us) stream_close(stream, REASON_DRAINING);
+        if (proxy->now_us >= end_us) end_late(stream);
     }
     if (proxy->now_us < proxy->drain_requests_us)
         return !link_is_empty(&proxy->streams) || !link_is_empty(&proxy->idle_conns);

@@ -7,8 +7,7 @@ enum { REQUEST_ID_MAX = 128, FORWARDED_MAX = 32 };
 
 static const char hex[] = "0123456789abcdef";
 
-/* ---- the client's address
- * --------------------------------------------------------------------------------------------- */
+/* the client's address */
 
 static bool
 parse_address(struct slice text, struct sockaddr_storage *out)
@@ -150,8 +149,7 @@ set_traceparent(struct stream *stream)
     return set_row(stream, HEADER_TRACEPARENT, SLICE_LIT("traceparent"), (struct slice){out, 55});
 }
 
-/* ---- the request's headers
- * ---------------------------------------------------------------------------------------------- */
+/* the request's headers */
 
 static void
 drop_untrusted(struct headers *headers)
@@ -325,8 +323,7 @@ forward_write_request(struct stream *stream, const struct endpoint *endpoint, st
     return written->len > 0;
 }
 
-/* ---- the response's headers
- * --------------------------------------------------------------------------------------------- */
+/* the response's headers */
 
 /* HEAD and 304 say how long the body would be (RFC 9110 §8.6): that row stays, though the body's framing is
  * none. */

@@ -9,8 +9,7 @@
 
 enum { SWEEP_US = 250000 };
 
-/* ---- generations
- * ---------------------------------------------------------------------------------------------------- */
+/* generations */
 
 void
 generation_get(struct generation *generation)
@@ -129,8 +128,7 @@ on_sweep(evutil_socket_t fd, short what, void *context)
     proxy_leave(proxy);
 }
 
-/* ---- deadlines
- * ------------------------------------------------------------------------------------------------------ */
+/* deadlines */
 
 static const struct timeval *
 common_timeout(struct proxy *proxy, uint64_t us)
@@ -184,8 +182,7 @@ deadline_stop(struct deadline *deadline)
     deadline->due_us = UINT64_MAX;
 }
 
-/* ---- small things that every request needs
- * --------------------------------------------------------------------------- */
+/* small things that every request needs */
 
 struct slice
 proxy_date(struct proxy *proxy)

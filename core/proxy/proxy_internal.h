@@ -71,8 +71,7 @@ link_remove(struct link *entry)
     link_init(entry);
 }
 
-/* ---- buffers (pool.c)
- * ---------------------------------------------------------------------------------------------- */
+/* buffers (pool.c) */
 /*  bytes                at                 end             cap
  *    |  done with        |  not yet used    |  free         |     */
 struct buf {
@@ -98,8 +97,7 @@ buf_used(const struct buf *buf)
     return buf->end - buf->at;
 }
 
-/* ---- relays (body.c)
- * ----------------------------------------------------------------------------------------------- */
+/* relays (body.c) */
 enum relay_state {
     RELAY_OPEN,    /* the source has more to say */
     RELAY_ENDED,   /* the source's last byte is queued */
@@ -151,8 +149,7 @@ bool relay_is_flushed(const struct relay *relay);
 /* Writes the queue: PUMP_SOURCE (empty), PUMP_SINK or PUMP_SINK_ERROR; *written grows. */
 enum pump relay_flush(struct relay *relay, int sink, uint64_t *written);
 
-/* ---- deadlines (proxy.c)
- * ------------------------------------------------------------------------------------------- */
+/* deadlines (proxy.c) */
 /* A timer that is moved by a store: it fires no later than due, and when it fires early it is armed again for
  * the rest, so that a busy connection touches libevent once a timeout and not once a request. */
 struct deadline {
@@ -165,8 +162,7 @@ bool deadline_is_due(
     struct proxy *proxy, struct deadline *deadline); /* in its callback; arms again where it is not */
 void deadline_stop(struct deadline *deadline);
 
-/* ---- objects
- * ------------------------------------------------------------------------------------------------------- */
+/* objects */
 /* name, what it awaits */
 #define CONN_STATES(X)                                                                                       \
     X(IDLE)   /* the first byte of a request; list idle; timeouts.keepalive */                               \
@@ -236,6 +232,7 @@ struct upstream {
     uint32_t slot, incarnation;
     uint64_t address_hash;
     uint32_t served;
+    uint64_t written; /* by the requests before the present one */
     uint64_t idle_since_us, idle_until_us;
     struct event read, write;
 };
@@ -402,16 +399,22 @@ struct stream *stream_new(struct conn *conn, struct buf *in); /* takes `in` wher
 void stream_enter(struct stream *stream, enum stream_state state);
 void stream_arm(struct stream *stream); /* something moved: the state's timeout starts again */
 void stream_close(struct stream *stream, enum reason reason);
-void stream_on_head(struct stream *stream);     /* bytes came in `in` */
 void stream_on_readable(struct stream *stream); /* the client's socket */
 void stream_on_writable(struct stream *stream);
 void stream_on_timeout(struct stream *stream);
 void stream_rest_free(struct proxy *proxy, struct stream *stream);
 void stream_release_generation(struct stream *stream);
 const char *stream_state_word(enum stream_state state);
+void stream_client_gone(struct stream *stream);
+
+/* request.c: `in` holds (more of) a request head; reads more of it */
+void request_on_bytes(struct stream *stream);
+void request_read_head(struct stream *stream);
+
+/* transfer.c: bodies, as far as they go now; either may close the stream */
 void stream_pump_up(struct stream *stream, bool may_read);
 void stream_pump_down(struct stream *stream, bool may_read);
-void stream_client_gone(struct stream *stream);
+void stream_cut(struct stream *stream, enum reason reason); /* after the head: the backend's fault */
 
 /* attempt.c */
 void attempt_begin(struct stream *stream);
@@ -485,6 +488,9 @@ void upstream_close(struct upstream *upstream);
 void upstream_want_read(struct upstream *upstream, bool want);
 void upstream_want_write(struct upstream *upstream, bool want);
 void upstream_sweep(struct proxy *proxy);
+/* The backend sent FIN before any byte of the present request reached it: it was never executed (unread.c).
+ */
+bool upstream_is_unread(const struct upstream *upstream);
 void upstream_free(struct upstream *upstream);
 uint64_t upstream_idle_us(uint64_t configured_us, uint32_t keep_alive_s);
 

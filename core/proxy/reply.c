@@ -113,8 +113,7 @@ reply_reason(struct stream *stream, enum reason reason, int status, const char *
     reply_text(stream, status, "text/plain", slice_text(body), name, value);
 }
 
-/* ---- redirect and respond
- * --------------------------------------------------------------------------------------------- */
+/* redirect and respond */
 
 /* Where the path of an absolute `to` begins; its length where it has none. */
 static size_t

@@ -54,8 +54,7 @@ take_interim(struct stream *stream)
     return true;
 }
 
-/* ---- the final head
- * -------------------------------------------------------------------------------------------------- */
+/* the final head */
 
 static enum body_kind
 client_framing(const struct stream *stream)

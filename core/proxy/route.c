@@ -55,8 +55,7 @@ route_host_matches(struct slice pattern, struct slice host)
     return slice_equal(pattern, host);
 }
 
-/* ---- building
- * ------------------------------------------------------------------------------------------------------- */
+/* building */
 
 static struct pair *
 pairs_new(struct arena *arena, const struct config_pair *from, size_t count)

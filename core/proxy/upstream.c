@@ -14,8 +14,7 @@ enum {
     ENDPOINT_STEP = 64,
 };
 
-/* ---- endpoints
- * ------------------------------------------------------------------------------------------------------ */
+/* endpoints */
 
 static void
 endpoint_drop_idle(struct endpoint *endpoint)
@@ -158,8 +157,7 @@ endpoints_fini(struct proxy *proxy)
     proxy->endpoint_cap = 0;
 }
 
-/* ---- connections
- * ---------------------------------------------------------------------------------------------------- */
+/* connections */
 
 static void
 on_upstream_read(evutil_socket_t fd, short what, void *context)

@@ -42,7 +42,7 @@ struct rig {
     bool drained;
 };
 
-/* ---- the fake strategy ---- */
+/* the fake strategy */
 static unsigned fake_picks, fake_results, fake_failures;
 static const char *fake_cookie;
 
@@ -100,7 +100,7 @@ script_strategy_name(const struct script *script, uint32_t service)
     return "fake";
 }
 
-/* ---- sockets ---- */
+/* sockets */
 static inline int
 rig_listen(uint16_t *port)
 {
@@ -260,7 +260,7 @@ rig_has_connection(struct rig *rig, unsigned i)
     return poll(&asked, 1, 0) == 1;
 }
 
-/* ---- log ---- */
+/* log */
 static inline void
 rig_take_line(void *context, enum ring_kind kind, const char *line, size_t len)
 {
@@ -283,7 +283,7 @@ rig_expect_log(struct rig *rig, const char *text)
     }
 }
 
-/* ---- life ---- */
+/* life */
 static inline void
 rig_use(struct rig *rig, const char *yaml)
 {

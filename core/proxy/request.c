@@ -1,0 +1,210 @@
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "core/http/uri.h"
+#include "core/proxy/proxy_internal.h"
+
+static void
+refuse_head(struct stream *stream)
+{
+    enum h1_error error = stream->parser.error;
+    int status = h1_error_status(error);
+    enum reason reason = status == 413 || status == 414 || status == 431 ? REASON_LIMIT
+                         : error == H1_NO_MEMORY                         ? REASON_SHED
+                                                                         : REASON_BAD_REQUEST;
+    atomic_fetch_add_explicit(&stream->proxy->totals->bad_requests, 1, memory_order_relaxed);
+    reply_reason(stream, reason, status, h1_error_text(error));
+}
+
+static void
+refuse(struct stream *stream, const char *sentence)
+{
+    atomic_fetch_add_explicit(&stream->proxy->totals->bad_requests, 1, memory_order_relaxed);
+    reply_reason(stream, REASON_BAD_REQUEST, 400, sentence);
+}
+
+static const char *
+uri_sentence(enum uri_result result)
+{
+    switch (result) {
+    case URI_OK: return "";
+    case URI_BAD_ESCAPE: return "the path holds a broken escape";
+    case URI_BAD_BYTE: return "the path holds a byte that must be escaped";
+    case URI_FORBIDDEN: return "the path holds a forbidden escape or a hidden dot segment";
+    case URI_TOO_LONG: return "the path is too long";
+    }
+    return "";
+}
+
+/* Lower case, without port and final dot: what routes match on. False: out of memory. */
+static bool
+find_host(struct stream *stream)
+{
+    struct slice host, port, authority = stream->parser.head.authority;
+    if (authority.len == 0 || !uri_authority_split(authority, &host, &port)) host = SLICE_NONE;
+    if (host.len > 1 && host.at[host.len - 1] == '.') host.len--;
+    for (size_t i = 0; i < host.len; i++) {
+        if (ascii_lower((unsigned char)host.at[i]) == (unsigned char)host.at[i]) continue;
+        char *copy = arena_strdup(&stream->arena, host);
+        if (copy == NULL) return false;
+        for (size_t j = 0; j < host.len; j++)
+            copy[j] = (char)ascii_lower((unsigned char)copy[j]);
+        host.at = copy;
+        break;
+    }
+    stream->host = host;
+    return true;
+}
+
+/* Routes match on the normal form; what a route then forwards is its own choice (path: raw, slashes: keep).
+ */
+static bool
+find_path(struct stream *stream, bool keep_slashes, struct slice *normal)
+{
+    const struct h1_head *head = &stream->parser.head;
+    char *room = arena_alloc(&stream->arena, head->path.len + 1);
+    if (room == NULL) {
+        reply_reason(stream, REASON_SHED, 0, NULL);
+        return false;
+    }
+    enum uri_result result = uri_normalise(head->path, keep_slashes, room, head->path.len + 1, normal);
+    if (result == URI_OK) return true;
+    refuse(stream, uri_sentence(result));
+    return false;
+}
+
+static uint32_t
+choose_service(struct stream *stream, const struct config_route *route)
+{
+    if (route->target_count == 1 || route->weight_total == 0) return route->targets[0].service;
+    uint64_t at = proxy_random(stream->proxy) % route->weight_total;
+    for (size_t i = 0; i < route->target_count; i++) {
+        if (at < route->targets[i].weight) return route->targets[i].service;
+        at -= route->targets[i].weight;
+    }
+    return route->targets[0].service;
+}
+
+static void
+proxy_request(struct stream *stream)
+{
+    const struct config_route *route = stream->route;
+    const struct config *config = stream->generation->config;
+    const struct route_table *table = stream->generation->routes;
+    const struct h1_head *head = &stream->parser.head;
+    uint32_t service = choose_service(stream, route);
+    stream->timeouts = route->own_timeouts || route->target_count == 1 ? route->timeouts
+                                                                       : config->services[service].timeouts;
+    stream->service_id = route_service_id(table, service);
+    stream->strategy_id = route_strategy_id(table, service);
+    if (!forward_request(stream)) {
+        reply_reason(stream, REASON_SHED, 0, NULL);
+        return;
+    }
+    struct script_request *request = &stream->request;
+    request->method = head->method;
+    request->method_text = head->method_text;
+    request->path = stream->path;
+    request->query = stream->query;
+    request->host = stream->host;
+    request->headers = &stream->parser.head.headers;
+    request->arena = &stream->arena;
+    request->service = service;
+    budget_count_request(&stream->proxy->budget, stream->proxy->now_us);
+    attempt_begin(stream);
+}
+
+static void
+route_request(struct stream *stream)
+{
+    const struct h1_head *head = &stream->parser.head;
+    stream->up.from = head->body;
+    stream->up.left = head->length;
+    stream->up.limit = stream->parser.limits.body_bytes;
+    stream->bytes_in = stream->head_bytes;
+    stream->query = head->query;
+    stream->path = head->path;
+    proxy_refresh(stream->proxy);
+    stream->request.client_ip = forward_client_ip(
+        stream->generation->config, &head->headers, &stream->conn->peer.any, slice_of(stream->conn->ip));
+    if (head->form == TARGET_AUTHORITY) {
+        reply_reason(stream, REASON_BAD_REQUEST, 405, "CONNECT is not served here");
+        return;
+    }
+    if (head->form == TARGET_ASTERISK) { /* RFC 9110 §9.3.7: asked of the server itself */
+        reply_text(stream, 200, NULL, SLICE_NONE, SLICE_LIT("Allow"),
+            SLICE_LIT("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"));
+        return;
+    }
+    if (!find_path(stream, false, &stream->path)) return;
+    if (head->has_query && !uri_query_is_valid(head->query)) {
+        refuse(stream, "the query holds a byte that must be escaped");
+        return;
+    }
+    if (!find_host(stream)) {
+        reply_reason(stream, REASON_SHED, 0, NULL);
+        return;
+    }
+    struct route_request ask = {
+        head->method, head->method_text, stream->host, stream->path, head->query, &head->headers};
+    stream->route = route_find(stream->generation->routes, &ask);
+    if (stream->route == NULL) {
+        reply_reason(stream, REASON_NO_ROUTE, 0, NULL);
+        return;
+    }
+    stream->route_id = route_name_id(stream->generation->routes, stream->route);
+    stream->target = stream->path;
+    if (stream->route->slashes_keep && !find_path(stream, true, &stream->target)) return;
+    if (stream->route->path_raw) stream->target = head->path;
+    if (stream->route->action == ACTION_PROXY)
+        proxy_request(stream);
+    else
+        reply_route(stream);
+}
+
+static bool
+grow_head(struct stream *stream)
+{
+    struct buf *old = stream->in, *grown = buf_take(&stream->proxy->buffers, (size_t)old->cap * 2);
+    if (grown == NULL) return false;
+    memcpy(grown->bytes, old->bytes, old->end);
+    grown->end = old->end;
+    h1_rebase(&stream->parser, old->bytes, grown->bytes);
+    buf_give(&stream->proxy->buffers, &stream->in);
+    stream->in = stream->up.buf = grown;
+    return true;
+}
+
+void
+request_on_bytes(struct stream *stream)
+{
+    size_t used = 0;
+    struct slice bytes = {stream->in->bytes, stream->in->end};
+    switch (h1_parse_head(&stream->parser, bytes, &used)) {
+    case H1_DONE:
+        stream->in->at = stream->head_bytes = (uint32_t)used;
+        route_request(stream);
+        return;
+    case H1_BAD: refuse_head(stream); return;
+    case H1_AGAIN: break;
+    }
+    if (stream->conn->input == INPUT_ENDED)
+        stream_client_gone(stream);
+    else if (stream->in->end == stream->in->cap && !grow_head(stream))
+        reply_reason(stream, REASON_SHED, 0, NULL);
+    else
+        conn_want_read(stream->conn, true);
+}
+
+void
+request_read_head(struct stream *stream)
+{
+    struct buf *in = stream->in;
+    ssize_t n = recv(stream->conn->fd, in->bytes + in->end, in->cap - in->end, 0);
+    if (n > 0) {
+        in->end += (uint32_t)n;
+        request_on_bytes(stream);
+    } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+        stream_client_gone(stream);
+    }
+}

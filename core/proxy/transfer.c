@@ -1,0 +1,204 @@
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "core/proxy/proxy_internal.h"
+
+enum { READ_ROUNDS = 8 }; /* full buffers in a row before others get their turn */
+
+/* the request body */
+
+enum body_read { BODY_READ, BODY_READ_ALL, BODY_AGAIN, BODY_FAILED };
+
+/* More of the body: behind the head as long as there is room, since what lies there can be sent again. */
+static enum body_read
+read_body(struct stream *stream)
+{
+    struct relay *up = &stream->up;
+    struct buf_pool *pool = &stream->proxy->buffers;
+    if (up->buf == stream->in && stream->in->end == stream->in->cap) {
+        stream->kept = BODY_GONE;
+        up->buf = NULL;
+        up->read_bytes = BUF_LARGE - sizeof(struct buf);
+    }
+    if (up->buf == NULL) up->buf = stream->body = buf_take(pool, up->read_bytes);
+    if (up->buf == NULL) {
+        stream_close(stream, REASON_SHED);
+        return BODY_FAILED;
+    }
+    if (up->buf != stream->in) up->buf->at = up->buf->end = 0;
+    size_t room = up->buf->cap - up->buf->end;
+    ssize_t n = recv(stream->conn->fd, up->buf->bytes + up->buf->end, room, 0);
+    if (n > 0) {
+        up->buf->end += (uint32_t)n;
+        stream->bytes_in += (uint64_t)n;
+        return (size_t)n == room ? BODY_READ_ALL : BODY_READ;
+    }
+    if (n == -1 && (errno == EAGAIN || errno == EINTR)) return BODY_AGAIN;
+    stream_client_gone(stream);
+    return BODY_FAILED;
+}
+
+static void
+wait_for_body(struct stream *stream)
+{
+    if (stream->body != NULL && stream->up.buf == stream->body) {
+        buf_give(&stream->proxy->buffers, &stream->body);
+        stream->up.buf = NULL;
+    }
+    conn_want_read(stream->conn, true);
+    stream_arm(stream);
+}
+
+static void
+body_broken(struct stream *stream)
+{
+    enum h1_error error = stream->up.chunked.error;
+    stream->up.state = RELAY_DROPPED;
+    atomic_fetch_add_explicit(&stream->proxy->totals->bad_requests, 1, memory_order_relaxed);
+    if (stream->state == STREAM_WAIT) {
+        reply_reason(stream, error == H1_BODY_TOO_LARGE ? REASON_LIMIT : REASON_BAD_REQUEST,
+            h1_error_status(error), h1_error_text(error));
+    } else {
+        stream_close(stream, REASON_BAD_REQUEST);
+    }
+}
+
+/* The backend takes no more. It may have answered already and closed: its answer, if any, is read first. */
+static void
+body_unwanted(struct stream *stream)
+{
+    if (stream->state == STREAM_WAIT && stream->sent == 0) {
+        attempt_fail(stream, REASON_RESET_BEFORE_HEADERS);
+        return;
+    }
+    stream->up.state = RELAY_DROPPED;
+    upstream_want_write(stream->upstream, false);
+    upstream_want_read(stream->upstream, true);
+}
+
+void
+stream_pump_up(struct stream *stream, bool may_read)
+{
+    struct relay *up = &stream->up;
+    for (unsigned round = 0; up->state == RELAY_OPEN || up->state == RELAY_ENDED;) {
+        if (!relay_fill(up, &stream->arena)) {
+            body_broken(stream);
+            return;
+        }
+        switch (relay_flush(up, stream->upstream->fd, &stream->sent)) {
+        case PUMP_SINK:
+            upstream_want_write(stream->upstream, true);
+            stream_arm(stream);
+            return;
+        case PUMP_SINK_ERROR: body_unwanted(stream); return;
+        default: break;
+        }
+        if (up->state == RELAY_ENDED) {
+            up->state = RELAY_DONE;
+            stream->nudge_us = 0;
+            upstream_want_write(stream->upstream, false);
+            stream_arm(stream);
+            return;
+        }
+        if (up->buf != NULL && buf_used(up->buf) > 0) continue;
+        upstream_want_write(stream->upstream, false);
+        if (!may_read || round++ == READ_ROUNDS) {
+            wait_for_body(stream);
+            return;
+        }
+        switch (read_body(stream)) {
+        case BODY_READ_ALL: break;
+        case BODY_READ: may_read = false; break;
+        case BODY_AGAIN: wait_for_body(stream); return;
+        case BODY_FAILED: return;
+        }
+        stream->nudge_us = 0; /* the body comes: nobody waits for 100 Continue */
+    }
+}
+
+/* the response body */
+
+void
+stream_cut(struct stream *stream, enum reason reason)
+{
+    if (stream->slot != SLOT_NONE)
+        slot_observe(stream->proxy->shm, stream->slot, (uint32_t)(stream->proxy->now_us - stream->picked_us),
+            true, stream->proxy->now_us);
+    stream_close(stream, reason);
+}
+
+static enum body_read
+read_back(struct stream *stream)
+{
+    struct relay *down = &stream->down;
+    struct buf_pool *pool = &stream->proxy->buffers;
+    if (stream->back != NULL && stream->back->cap < down->read_bytes) buf_give(pool, &stream->back);
+    if (stream->back == NULL) stream->back = buf_take(pool, down->read_bytes);
+    down->buf = stream->back;
+    if (stream->back == NULL) {
+        stream_close(stream, REASON_SHED);
+        return BODY_FAILED;
+    }
+    stream->back->at = stream->back->end = 0;
+    ssize_t n = recv(stream->upstream->fd, stream->back->bytes, stream->back->cap, 0);
+    if (n > 0) {
+        stream->back->end = (uint32_t)n;
+        if ((size_t)n < stream->back->cap) return BODY_READ;
+        down->read_bytes = BUF_LARGE - sizeof(struct buf);
+        return BODY_READ_ALL;
+    }
+    if (n == -1 && (errno == EAGAIN || errno == EINTR)) return BODY_AGAIN;
+    if (n == 0 && down->from == BODY_CLOSE) {
+        relay_eof(down);
+        return BODY_READ;
+    }
+    stream_cut(stream, REASON_RESET_AFTER_HEADERS);
+    return BODY_FAILED;
+}
+
+static void
+wait_for_back(struct stream *stream)
+{
+    buf_give(&stream->proxy->buffers, &stream->back);
+    stream->down.buf = NULL;
+    upstream_want_read(stream->upstream, true);
+    stream_arm(stream);
+}
+
+void
+stream_pump_down(struct stream *stream, bool may_read)
+{
+    struct relay *down = &stream->down;
+    for (unsigned round = 0; down->state == RELAY_OPEN || down->state == RELAY_ENDED;) {
+        if (!relay_fill(down, &stream->arena)) {
+            (void)relay_flush(down, stream->conn->fd, &stream->bytes_out); /* what was sound before it */
+            stream_cut(stream, REASON_BAD_RESPONSE);
+            return;
+        }
+        switch (relay_flush(down, stream->conn->fd, &stream->bytes_out)) {
+        case PUMP_SINK:
+            conn_want_write(stream->conn, true);
+            stream_arm(stream);
+            return;
+        case PUMP_SINK_ERROR: stream_client_gone(stream); return;
+        default: break;
+        }
+        if (down->state == RELAY_ENDED) {
+            down->state = RELAY_DONE;
+            stream_close(stream, REASON_NONE);
+            return;
+        }
+        if (down->buf != NULL && buf_used(down->buf) > 0) continue;
+        conn_want_write(stream->conn, false);
+        if (!may_read || round++ == READ_ROUNDS) {
+            wait_for_back(stream);
+            return;
+        }
+        switch (read_back(stream)) {
+        case BODY_READ_ALL: break;
+        case BODY_READ: may_read = false; break;
+        case BODY_AGAIN: wait_for_back(stream); return;
+        case BODY_FAILED: return;
+        }
+    }
+}

@@ -20,7 +20,7 @@ local function view(kind, fields, methods)
             return data[self][key]
         end,
         __newindex = function(_, key)
-            error(kind .. "." .. tostring(key) .. " cannot be written: it is a view of the gateway's state", 2)
+            error(kind .. "." .. tostring(key) .. " cannot be written: it is a view", 2)
         end,
         __tostring = function(self) return kind == "backend" and "backend " .. data[self].id or kind end,
         __metatable = false,

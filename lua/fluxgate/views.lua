@@ -21,7 +21,7 @@ local OVER = "this request is over: a request may be used only inside the callba
 
 local function read_only(kind)
     return function(_, key)
-        error(kind .. "." .. tostring(key) .. " cannot be written: it is a view of the gateway's state", 2)
+        error(kind .. "." .. tostring(key) .. " cannot be written: it is a view", 2)
     end
 end
 

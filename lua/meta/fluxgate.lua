@@ -1,0 +1,252 @@
+---@meta fluxgate
+-- The whole API that a plug-in sees, for LuaLS. A spec compares this file with what the runtime gives.
+
+---An endpoint, as a live view of the gateway's shared memory: nothing can be written, and reading a name
+---that does not exist raises.
+---@class Backend
+---@field id string stable over restarts and the same in every gateway
+---@field host string as it was registered or configured
+---@field port integer
+---@field weight integer as configured; what pick() is given has never 0
+---@field effective_weight number the weight with slow start applied: what a strategy should go by
+---@field zone string "" where it has none
+---@field metadata table the instance's metadata, decoded once; read it, do not change it
+---@field active integer requests in flight on it, over all workers
+---@field latency_ewma number seconds; decays while there is no traffic
+---@field failures integer gateway failures in a row; a success sets it to 0
+---@field load number as the backend reported it, 0 where it does not
+---@field full boolean at its limit of active requests
+---@field state string "healthy", "unproven", "suspect", "unhealthy", "ejected", "draining", …
+---@field health_path string the instance's own path for probes, "" where it has none
+
+---A request, as a view that lives as long as the callback it was given to. Using it later raises.
+---@class Request
+---@field method string
+---@field path string in normal form, without the query
+---@field query string without '?'
+---@field host string
+---@field client_ip string
+---@field attempt integer 1 for the first
+---@field ctx table yours: from the request's first callback to its last
+local Request = {}
+
+---The value of a header, nil where there is none. Names compare without case.
+---@param name string
+---@return string?
+function Request:header(name) end
+
+---The value of a cookie, nil where there is none.
+---@param name string
+---@return string?
+function Request:cookie(name) end
+
+---@class CookieOptions
+---@field path? string default "/"
+---@field secure? boolean
+---@field http_only? boolean
+---@field same_site? "Lax"|"Strict"|"None"
+---@field max_age? number seconds; a session cookie without
+
+---Adds a Set-Cookie header to the answer of the attempt that is being placed. Raises on bytes that a cookie
+---may not hold.
+---@param name string
+---@param value string
+---@param options? CookieOptions
+function Request:set_cookie(name, value, options) end
+
+---A 52-bit hash of what `key` names, the same in every worker and gateway: "client_ip", "path", "host",
+---"query", "method", "header:NAME", "cookie:NAME", "query:NAME". nil where the request has no such thing.
+---@param key string
+---@return number?
+function Request:hash(key) end
+
+---An endpoint of the service by id, though it may not be in `backends`: draining, unproven, ejected or of
+---weight 0. nil where it is unhealthy, in maintenance, gone, or was tried by this request.
+---@param id string?
+---@return Backend?
+function Request:bound(id) end
+
+---How an attempt ended; lives as long as the on_result that it was given to.
+---@class Result
+---@field status integer of the endpoint's answer, 0 where there was none
+---@field failure string? a word such as "connect_refused"; nil where the endpoint answered
+---@field latency number seconds from pick to response head
+local Result = {}
+
+---A header of the endpoint's answer.
+---@param name string
+---@return string?
+function Result:header(name) end
+
+---@class Service
+---@field name string
+---@field options_path string where its options stand in the YAML: what an error about an option begins with
+local Service = {}
+
+---Every endpoint of the service that is not gone, whatever its state, sorted by id. The array is the
+---gateway's.
+---@return Backend[]
+function Service:endpoints() end
+
+---What a strategy file's table makes. pick is needed, the rest is optional.
+---@class Strategy
+---@field name string?
+---@field api integer? 1: the version of this contract
+local Strategy = {}
+
+---Once a service and load. Raises where an option is wrong.
+---@param options table
+---@param service Service
+---@param previous table? what export() of the generation before gave
+---@return Strategy
+function Strategy.new(options, service, previous) end
+
+---Hot. One of `backends`, or nil (and a reason) for none, or gateway.QUEUE.
+---@param request Request
+---@param backends Backend[] what may be picked now, sorted by id; the array is the gateway's
+---@return Backend?
+---@return string? reason
+function Strategy:pick(request, backends) end
+
+---Endpoints joined, left, or changed their state or weight.
+---@param backends Backend[]
+function Strategy:on_change(backends) end
+
+---An attempt ended.
+---@param request Request
+---@param backend Backend
+---@param result Result
+function Strategy:on_result(request, backend, result) end
+
+---State for the next generation: plain tables, strings, numbers and booleans.
+---@return table
+function Strategy:export() end
+
+---@class Probe
+---@field kind "http"|"tcp"
+---@field method? string default "GET"
+---@field path? string default "/"
+---@field host? string the Host header; the endpoint's address without
+---@field port? integer the endpoint's own without
+---@field timeout? number seconds, default 2
+---@field status? (integer|string)[] expected: 200, "200-299"; at most eight
+---@field body? string text that the first 4 KiB should hold
+
+---@class ProbeResult
+---@field ok boolean connected (tcp), a whole response head came (http)
+---@field status integer 0 where there was none
+---@field latency number seconds
+---@field failure string? a word such as "connect_timeout"
+---@field body string its first 4 KiB
+
+---@class History
+---@field rise integer good results in a row, this one not yet counted
+---@field fall integer bad results in a row, this one not yet counted
+---@field state string of the endpoint
+---@field since number when it took that state, on the clock of gateway.now()
+
+---What a health policy's table makes.
+---@class Policy
+---@field name string?
+---@field api integer?
+local Policy = {}
+
+---@param options table
+---@param service Service
+---@return Policy
+function Policy.new(options, service) end
+
+---What to send, nil for nothing this time.
+---@param backend Backend
+---@return Probe?
+function Policy:probe(backend) end
+
+---The verdict, nil where it stays as it is, and a reason for people.
+---@param backend Backend
+---@param result ProbeResult
+---@param history History
+---@return "healthy"|"unhealthy"|nil
+---@return string? reason
+function Policy:judge(backend, result, history) end
+
+---@class Counter
+local Counter = {}
+
+---Counts up by one; returns the value before.
+---@return number
+function Counter:next() end
+
+---@return number
+function Counter:get() end
+
+---@alias OptionType "string"|"number"|"integer"|"boolean"|"duration"|"list"|"table"|"any"
+---@class OptionRule
+---@field type? OptionType default "any"; a duration arrives as seconds
+---@field default? any
+---@field required? boolean
+---@field min? number
+---@field max? number
+---@field one_of? any[]
+---@field check? fun(value: any): any, string? returns the value to use, or nil and what was expected
+
+---@class gateway
+---@field name string "fluxgate"
+---@field version string
+---@field api integer 1
+---@field QUEUE any pick() answers it to let the request wait
+gateway = {}
+
+---Seconds of a monotonic clock.
+---@return number
+function gateway.now() end
+
+---A number of 0 ≤ x < 1; with n a whole number from 1 to n.
+---@param n? integer
+---@return number
+function gateway.random(n) end
+
+---A counter that all workers share and that outlives reloads. Make it in new().
+---@param name string
+---@return Counter
+function gateway.counter(name) end
+
+---Another strategy for the service whose new() runs. Its on_change is called before its maker's.
+---@param name string
+---@param options? table
+---@return Strategy
+function gateway.strategy(name, options) end
+
+---A line in the gateway's log; at most a hundred a second.
+---@param level string "debug", "info", "warn", "error"; or the message, where it is the only argument
+---@param message? any
+function gateway.log(level, message) end
+
+---@param data string
+---@return string digest 32 bytes
+function gateway.sha256(data) end
+
+---@param key string
+---@param data string
+---@return string digest 32 bytes
+function gateway.hmac_sha256(key, data) end
+
+---@param bytes string
+---@return string
+function gateway.base64url_encode(bytes) end
+
+---@param text string
+---@return string? bytes
+---@return string? message
+function gateway.base64url_decode(text) end
+
+---"1m30s" → 90. Raises where it is no duration.
+---@param value string|number
+---@return number seconds
+function gateway.duration(value) end
+
+---Checks options against a schema and fills in defaults; raises with the option's place in the YAML.
+---@param service Service
+---@param options table
+---@param schema table<string, OptionRule>
+---@return table
+function gateway.options(service, options, schema) end

@@ -1,0 +1,80 @@
+local kit = require "fluxgate.testkit"
+
+-- class → set of its fields and functions, as lua/meta/fluxgate.lua declares them.
+local function declared()
+    local classes, class = {}
+    for line in io.lines("lua/meta/fluxgate.lua") do
+        local name = line:match("^%-%-%-@class (%S+)")
+        if name then
+            class = {}
+            classes[name] = class
+        end
+        local field = line:match("^%-%-%-@field ([%w_]+)")
+        if field then class[field] = true end
+        local owner, method = line:match("^function (%w+)[.:]([%w_]+)")
+        if owner then classes[owner][method] = true end
+    end
+    return classes
+end
+
+local function keys(set)
+    local list = {}
+    for key in pairs(set) do list[#list + 1] = key end
+    table.sort(list)
+    return list
+end
+
+-- An instance that shows what its file was given.
+local function inside(body)
+    local file = os.tmpname() .. ".lua"
+    local out = assert(io.open(file, "w"))
+    out:write("return { new = function(options, service) return { pick = function() end, " .. body .. " } end }")
+    out:close()
+    local instance = kit.strategy(file)
+    os.remove(file)
+    return instance
+end
+
+describe("lua/meta/fluxgate.lua", function()
+    local classes = declared()
+
+    it("declares exactly what the gateway table has", function()
+        assert.same(keys(inside("gateway = gateway").gateway), keys(classes.gateway))
+    end)
+
+    it("declares only fields that a backend has", function()
+        local backend = kit.backends({ {} })[1]
+        for name in pairs(classes.Backend) do assert.is_not_nil(backend[name], name) end
+    end)
+
+    it("declares only fields and methods that a request has", function()
+        local request = kit.request()
+        for name in pairs(classes.Request) do assert.is_not_nil(request[name], name) end
+    end)
+
+    it("declares only what a result, a service and a counter have", function()
+        local result = kit.result { failure = "connect_refused" }
+        for name in pairs(classes.Result) do assert.is_not_nil(result[name], name) end
+        local service = inside("service = service").service
+        for name in pairs(classes.Service) do assert.is_not_nil(service[name], name) end
+        local counter = inside("counter = gateway.counter('x')").counter
+        for name in pairs(classes.Counter) do assert.is_not_nil(counter[name], name) end
+    end)
+
+    -- The gateway's own views are FFI structs, so their fields are compared by reading the source.
+    it("declares exactly the fields that the gateway's views read", function()
+        local source = assert(io.open("lua/fluxgate/views.lua")):read("*a")
+        local function fields(name)
+            local set = {}
+            for field in source:match("\nlocal " .. name .. " = {(.-)\n}"):gmatch("\n    ([%w_]+) =") do set[field] = true end
+            return set
+        end
+        local backend = fields("backend")
+        backend.port, backend.weight, backend.effective_weight = true, true, true -- fields of the struct itself
+        assert.same(keys(classes.Backend), keys(backend))
+        local request = fields("request")
+        request.attempt = true
+        for method in source:gmatch("function methods:([%w_]+)") do request[method] = true end
+        assert.same(keys(classes.Request), keys(request))
+    end)
+end)

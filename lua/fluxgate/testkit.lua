@@ -175,6 +175,17 @@ function kit.probe(policy, backend)
     }
 end
 
+-- Whether the gateway counts a result as good: an answer with a status that probe() declared, and its text.
+local function passes(probe, result)
+    local body, count = probe[7], probe[8] or 0
+    if result.ok == false or (body and not (result.body or ""):find(body, 1, true)) then return false end
+    local status = result.status or 200
+    for i = 9, 7 + 2 * count, 2 do
+        if status >= probe[i] and status <= probe[i + 1] then return true end
+    end
+    return count == 0
+end
+
 -- Feeds probe results ({ ok, status, latency, failure, body }) to judge() one after the other, counting as
 -- the gateway counts. Returns the endpoint's state after each.
 function kit.judge(policy, backend, results, first_state)
@@ -182,8 +193,7 @@ function kit.judge(policy, backend, results, first_state)
     for i, result in ipairs(results) do
         local verdict = policies.judge(policy, backend, result.ok ~= false, result.status or 200,
             result.latency or 0.001, result.failure or "-", result.body or "", rise, fall, current, state.now)
-        local good = result.good
-        if good == nil then good = result.ok ~= false and (result.status or 200) < 400 end
+        local good = passes({ policies.probe(policy, backend) }, result)
         if good then rise, fall = rise + 1, 0 else rise, fall = 0, fall + 1 end
         current = verdict == 1 and "healthy" or verdict == 2 and "unhealthy" or current
         states[i] = current

@@ -101,7 +101,7 @@ accesslog_write(struct stream *stream, uint64_t duration_us)
         stream->request.client_ip.len > 0 ? stream->request.client_ip : slice_of(stream->conn->ip));
     put_string(&line, "method", stream->parser.head.method_text);
     put_string(&line, "host", stream->host);
-    put_string(&line, "path", stream->path);
+    put_string(&line, "path", stream->path.len > 0 ? stream->path : stream->parser.head.target);
     put_number(&line, "status", (uint64_t)stream->status);
     put_string(&line, "reason", slice_of(reason_word(stream->reason)));
     put_number(&line, "bytes_in", stream->bytes_in);

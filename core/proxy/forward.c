@@ -55,9 +55,7 @@ forward_client_ip(const struct config *config, const struct headers *headers, co
     return client;
 }
 
-/* ---- ids
- * --------------------------------------------------------------------------------------------------------------
- */
+/* ids */
 
 bool
 forward_request_id_is_valid(struct slice id)

@@ -63,9 +63,7 @@ proxy_script(struct proxy *proxy)
     return proxy->generation == NULL ? NULL : proxy->generation->script;
 }
 
-/* ---- turns
- * ----------------------------------------------------------------------------------------------------------
- */
+/* turns */
 
 void
 proxy_refresh(struct proxy *proxy)
@@ -216,9 +214,7 @@ proxy_random(struct proxy *proxy)
     return mixed;
 }
 
-/* ---- life
- * -----------------------------------------------------------------------------------------------------------
- */
+/* life */
 
 static void
 lists_init(struct proxy *proxy)

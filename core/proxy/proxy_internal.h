@@ -34,9 +34,7 @@ enum {
     EXPECT_US = 200000, /* a backend that knows Expect has answered by then */
 };
 
-/* ---- lists
- * ---------------------------------------------------------------------------------------------------------
- */
+/* lists */
 struct link {
     struct link *prev, *next;
 };

@@ -9,6 +9,7 @@ refuse_head(struct stream *stream)
 {
     enum h1_error error = stream->parser.error;
     int status = h1_error_status(error);
+    stream->bytes_in = stream->in->end;
     enum reason reason = status == 413 || status == 414 || status == 431 ? REASON_LIMIT
                          : error == H1_NO_MEMORY                         ? REASON_SHED
                                                                          : REASON_BAD_REQUEST;

@@ -1,8 +1,6 @@
 #include "core/proxy/proxy_internal.h"
 
-/* ---- 1xx
- * ------------------------------------------------------------------------------------------------------------
- */
+/* 1xx */
 
 void
 response_flush_interim(struct stream *stream)

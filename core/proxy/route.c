@@ -182,9 +182,7 @@ route_table_free(struct route_table *table)
     free(table);
 }
 
-/* ---- asking
- * ---------------------------------------------------------------------------------------------------------
- */
+/* asking */
 
 static bool
 method_matches(const struct row *row, const struct route_request *request)

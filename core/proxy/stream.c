@@ -69,9 +69,7 @@ stream_arm(struct stream *stream)
     deadline_set(proxy, &stream->conn->deadline, due_us);
 }
 
-/* ---- life
- * -----------------------------------------------------------------------------------------------------------
- */
+/* life */
 
 struct stream *
 stream_new(struct conn *conn, struct buf *in)
@@ -174,12 +172,12 @@ dispose_conn(struct stream *stream, bool answered)
     struct conn *conn = stream->conn;
     bool request_read =
         stream->up.state != RELAY_OPEN && stream->up.state != RELAY_DROPPED && stream->head_bytes > 0;
-    bool by_close = stream->state != STREAM_TUNNEL && stream->down.to == BODY_CLOSE;
+    bool by_close = stream->state == STREAM_REPLY && stream->down.to == BODY_CLOSE;
     struct buf *left = take_left(stream);
     conn->stream = NULL;
     if (!answered) {
         /* RFC 9112 §8: a body that ends with the connection would look whole after FIN. */
-        if (by_close && stream->status != 0)
+        if (by_close)
             conn_reset(conn);
         else
             conn_close(conn);

@@ -45,6 +45,10 @@ wait_for_body(struct stream *stream)
         buf_give(&stream->proxy->buffers, &stream->body);
         stream->up.buf = NULL;
     }
+    if (stream->conn->input == INPUT_ENDED) { /* its FIN came while we connected: the rest never will */
+        stream_client_gone(stream);
+        return;
+    }
     conn_want_read(stream->conn, true);
     stream_arm(stream);
 }

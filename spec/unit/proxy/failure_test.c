@@ -457,6 +457,25 @@ a_backend_that_answers_and_closes_before_the_body_is_heard(void **state)
     rig_free(rig);
 }
 
+static void
+a_request_cut_by_fin_ends_without_an_answer(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab");
+    shutdown(client->fd, SHUT_WR);
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect_end(rig, backend);
+    rig_expect_end(rig, client);
+    assert_int_equal(client->end, HEARD_FIN);
+    assert_int_equal(fake_failures, 0);
+    rig_expect_log(rig, "status=499 reason=\"client_gone\"");
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
 int
 main(void)
 {
@@ -477,6 +496,7 @@ main(void)
         cmocka_unit_test(a_cut_body_is_visibly_cut),
         cmocka_unit_test(a_backend_that_stops_inside_its_body_is_cut),
         cmocka_unit_test(a_client_that_resets_cancels_its_request),
+        cmocka_unit_test(a_request_cut_by_fin_ends_without_an_answer),
         cmocka_unit_test(a_half_closed_client_gets_its_answer),
         cmocka_unit_test(a_client_that_closed_is_found_out_by_a_100),
         cmocka_unit_test(past_the_connection_limit_clients_get_503),

@@ -252,6 +252,10 @@ fetch_prepare(struct fetch *fetch, const struct fetch_spec *spec)
         ok = ok && fetch->body != NULL && header_add(fetch, "Content-Type: application/grpc+proto") &&
              header_add(fetch, "TE: trailers");
         curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE);
+        /* libcurl 7.88 fails on the second request of an h2c connection ("Error in the HTTP2 framing layer")
+         */
+        curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
+        curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
         curl_easy_setopt(easy, CURLOPT_POST, 1L);
         curl_easy_setopt(easy, CURLOPT_POSTFIELDS, fetch->body);
         curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, (long)spec->body.len);

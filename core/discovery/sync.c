@@ -368,6 +368,7 @@ sync_ask(struct sync *sync)
     if (sync->mode == SYNC_OFF || sync->fetch != NULL) return;
     sync->asks_watch = sync->mode == SYNC_WATCH || clock_now_us() >= sync->reprobe_us;
     if (sync->asks_watch) sync->reprobe_us = clock_now_us() + sync->times.reprobe;
+    sync->asked_us = clock_now_us();
     sync->waits_for_dns =
         sync->target.unix_path == NULL && !sync_connect_to(sync, connect_to, sizeof connect_to);
     if (sync->waits_for_dns) {
@@ -393,7 +394,6 @@ sync_ask(struct sync *sync)
     };
     strbuf_clear(&sync->body);
     sync->bad = NULL;
-    sync->asked_us = clock_now_us();
     sync->fetch = url == NULL ? NULL : fetch_start(sync->fetcher, &spec);
     if (sync->fetch == NULL) sync_failed(sync, "out of memory");
     free(url);

@@ -7,7 +7,7 @@
 #include "core/base/log.h"
 #include "core/proxy/proxy_internal.h"
 
-enum { BURST_MAX = 64, PAUSE_US = 100000, SHED_MAX = 256 };
+enum { BURST_MAX = 64, PAUSE_US = 100000, SHED_MAX = 256, RECLAIM = 8 };
 
 static void
 accept_pause(struct proxy *proxy, int error)
@@ -67,6 +67,10 @@ accept_one(struct proxy *proxy, int listener)
 {
     struct sockaddr_storage peer;
     socklen_t len = sizeof peer;
+    if (proxy->connections >= proxy->connection_cap && conn_reclaim(proxy, RECLAIM) == 0) {
+        accept_pause(proxy, EMFILE);
+        return false;
+    }
     int fd = accept4(listener, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd == -1) {
         switch (errno) {

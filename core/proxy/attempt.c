@@ -65,6 +65,27 @@ rewind_request(struct stream *stream)
         &(struct h1_limits){limits->header_bytes, limits->headers, 0, 0, true}, head->method);
 }
 
+static bool
+is_out_of_descriptors(int error)
+{
+    return error == EMFILE || error == ENFILE;
+}
+
+/* What merely idles gives its descriptor to a request that waits. */
+static struct upstream *
+connect_or_reclaim(struct proxy *proxy, const struct endpoint *endpoint)
+{
+    struct upstream *upstream = upstream_connect(proxy, endpoint);
+    if (upstream != NULL || !is_out_of_descriptors(errno)) return upstream;
+    if (!link_is_empty(&proxy->idle_upstreams)) {
+        upstream_close(LINK_OF(proxy->idle_upstreams.prev, struct upstream, all));
+    } else if (conn_reclaim(proxy, 1) == 0) {
+        errno = EMFILE;
+        return NULL;
+    }
+    return upstream_connect(proxy, endpoint);
+}
+
 static void
 run_on(struct stream *stream, struct endpoint *endpoint, bool may_reuse)
 {
@@ -77,7 +98,7 @@ run_on(struct stream *stream, struct endpoint *endpoint, bool may_reuse)
     if (stream->pooled)
         atomic_fetch_add_explicit(&stream->proxy->totals->upstream_reused, 1, memory_order_relaxed);
     else
-        stream->upstream = upstream_connect(stream->proxy, endpoint);
+        stream->upstream = connect_or_reclaim(stream->proxy, endpoint);
     if (stream->upstream == NULL) {
         bool is_ours = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS ||
                        errno == EADDRNOTAVAIL;

@@ -172,6 +172,21 @@ conn_begin(struct conn *conn)
     start_stream(conn, in);
 }
 
+unsigned
+conn_reclaim(struct proxy *proxy, unsigned count)
+{
+    unsigned closed = 0;
+    for (struct link *at = proxy->idle_conns.prev, *before; at != &proxy->idle_conns && closed < count;
+         at = before) {
+        struct conn *conn = LINK_OF(at, struct conn, link);
+        before = at->prev;
+        if (conn->requests == 0) continue; /* its first request is on its way */
+        conn_close(conn);
+        closed++;
+    }
+    return closed;
+}
+
 void
 conn_next(struct conn *conn, struct buf **left)
 {

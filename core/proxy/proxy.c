@@ -2,12 +2,16 @@
 
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "core/base/clock.h"
 #include "core/proxy/proxy_internal.h"
 
-enum { SWEEP_US = 250000 };
+enum {
+    SWEEP_US = 250000,
+    SPARE_FDS = 48, /* listeners, the channel to the supervisor, epoll, bundles */
+};
 
 /* generations */
 
@@ -30,6 +34,14 @@ generation_put(struct generation **given)
     free(generation);
 }
 
+static uint32_t
+connection_cap(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == -1 || limit.rlim_cur > UINT32_MAX) return UINT32_MAX;
+    return limit.rlim_cur <= SPARE_FDS + 2 ? 1 : (uint32_t)(limit.rlim_cur - SPARE_FDS) / 2;
+}
+
 bool
 proxy_use(
     struct proxy *proxy, uint32_t number, struct bundle *bundle, struct config *config, struct script *script)
@@ -48,6 +60,7 @@ proxy_use(
         return false;
     }
     proxy->generation = generation;
+    proxy->connection_cap = connection_cap();
     generation_put(&old);
     proxy->endpoints_version = 0;
     proxy_enter(proxy);

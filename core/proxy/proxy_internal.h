@@ -326,7 +326,8 @@ struct proxy {
     size_t listener_count;
     struct event accept_resume;
     bool accept_paused;
-    unsigned shedding; /* connections told 503 at the door and lingering */
+    uint32_t connection_cap; /* half of the descriptors: each request needs two */
+    unsigned shedding;       /* connections told 503 at the door and lingering */
 
     struct link idle_conns, busy_conns, ready_conns, lingering; /* conns by state */
     struct link streams, upstreams;                             /* live; upstreams: CONNECTING and BUSY */
@@ -390,6 +391,8 @@ void conn_begin(struct conn *conn); /* READY: the next request from the bytes th
 void conn_want_read(struct conn *conn, bool want);
 void conn_want_write(struct conn *conn, bool want);
 void conn_free(struct conn *conn);
+/* Descriptors ran short: closes up to `count` connections, the longest idle first; how many. */
+unsigned conn_reclaim(struct proxy *proxy, unsigned count);
 
 /* stream.c */
 MUST_CHECK

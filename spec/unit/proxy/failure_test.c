@@ -476,6 +476,54 @@ a_request_cut_by_fin_ends_without_an_answer(void **state)
     rig_free(rig);
 }
 
+static void
+short_of_descriptors_the_longest_idle_client_goes_first(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct heard *client[3];
+    (void)state;
+    rig->proxy->connection_cap = 2;
+    client[0] = rig_client(rig);
+    struct heard *backend = warm_up(rig, client[0]);
+    for (int i = 1; i < 3; i++) {
+        client[i] = rig_client(rig);
+        rig_say(rig, client[i], GET);
+        rig_expect(rig, backend, "GET / ");
+        rig_forget(backend);
+        rig_say(rig, backend, OK);
+        rig_expect(rig, client[i], "\r\n\r\nok");
+    }
+    rig_expect_end(rig, client[0]);
+    heard_read(client[1]);
+    assert_int_equal(client[1]->end, HEARD_OPEN);
+    for (int i = 0; i < 3; i++)
+        rig_hang_up(client[i]);
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
+static void
+with_every_client_busy_accepting_waits_for_one_to_go(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct heard *first = rig_client(rig);
+    (void)state;
+    rig->proxy->connection_cap = 1;
+    rig_say(rig, first, GET);
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    struct heard *second = rig_client(rig);
+    rig_say(rig, second, "GET /second HTTP/1.1\r\nHost: a\r\n\r\n");
+    RIG_WAIT(rig, "the pause", rig->proxy->accept_paused);
+    rig_say(rig, backend, OK);
+    rig_expect(rig, first, "\r\n\r\nok");
+    rig_hang_up(first);
+    rig_expect(rig, backend, "GET /second ");
+    rig_hang_up(second);
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
 int
 main(void)
 {
@@ -497,6 +545,8 @@ main(void)
         cmocka_unit_test(a_backend_that_stops_inside_its_body_is_cut),
         cmocka_unit_test(a_client_that_resets_cancels_its_request),
         cmocka_unit_test(a_request_cut_by_fin_ends_without_an_answer),
+        cmocka_unit_test(short_of_descriptors_the_longest_idle_client_goes_first),
+        cmocka_unit_test(with_every_client_busy_accepting_waits_for_one_to_go),
         cmocka_unit_test(a_half_closed_client_gets_its_answer),
         cmocka_unit_test(a_client_that_closed_is_found_out_by_a_100),
         cmocka_unit_test(past_the_connection_limit_clients_get_503),

@@ -1,5 +1,6 @@
 #include "spec/unit/script/support.h"
 
+#include <sys/mman.h>
 #include <time.h>
 
 #include "core/base/clock.h"
@@ -222,6 +223,52 @@ names_the_yaml_line_of_a_wrong_option(void **state)
     diags_fini(&diags);
 }
 
+static void
+builds_from_a_sealed_bundle_what_the_checker_read(void **state)
+{
+    static const char yaml[] =
+        "listeners: [ { address: \"127.0.0.1:0\" } ]\n"
+        "routes: [ { match: { path_prefix: / }, service: web } ]\n"
+        "services: { web: { endpoints: [ \"127.0.0.1:9001\" ], strategy: sticky_sessions,\n"
+        "  options: { fallback: least_connections }, health: { policy: http, status: [ 200, 204 ] } } }\n";
+    struct diags diags = {0};
+    (void)state;
+    struct bundle *bundle = bundle_open();
+    assert_true(bundle_put(bundle, "/mem/fluxgate.yaml", slice_of(yaml)));
+    struct config *config = config_load(bundle, "/mem/fluxgate.yaml", &diags);
+    assert_non_null(config);
+    struct script *checker = script_new(
+        &(struct script_env){.role = SCRIPT_CHECKER, .config = config, .bundle = bundle}, NULL, &diags);
+    if (!diags_ok(&diags)) diags_print(&diags, stderr);
+    assert_true(diags_ok(&diags));
+    int fd = memfd_create("generation", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    assert_true(fd >= 0);
+    assert_true(bundle_seal(bundle, fd));
+    script_free(checker);
+    config_free(config);
+    bundle_free(bundle);
+
+    bundle = bundle_from_fd(fd);
+    assert_non_null(bundle);
+    config = config_load(bundle, "/mem/fluxgate.yaml", &diags);
+    assert_non_null(config);
+    struct shm *shm =
+        shm_create(&(struct shm_params){.max_endpoints = 16, .stats_bytes = 4096, .ring_bytes = 65536});
+    static const enum script_role roles[] = {SCRIPT_WORKER, SCRIPT_CONTROL};
+    for (size_t i = 0; i < 2; i++) {
+        struct script_env env = {.role = roles[i], .config = config, .bundle = bundle, .shm = shm};
+        struct script *script = script_new(&env, NULL, &diags);
+        if (!diags_ok(&diags)) diags_print(&diags, stderr);
+        assert_true(diags_ok(&diags));
+        assert_non_null(script);
+        script_free(script);
+    }
+    config_free(config);
+    bundle_free(bundle);
+    shm_destroy(shm);
+    diags_fini(&diags);
+}
+
 int
 main(void)
 {
@@ -234,6 +281,7 @@ main(void)
         cmocka_unit_test(gives_options_as_written_and_null_as_absent),
         cmocka_unit_test(hands_a_strategys_state_to_its_successor),
         cmocka_unit_test(names_the_yaml_line_of_a_wrong_option),
+        cmocka_unit_test(builds_from_a_sealed_bundle_what_the_checker_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -291,6 +291,65 @@ calls_on_change_when_a_weight_or_a_state_moves(void **state)
     fixture_fini(&f);
 }
 
+static void
+tells_the_strategy_how_an_attempt_ended(void **state)
+{
+    struct fixture f;
+    (void)state;
+    fixture_init(&f);
+    fixture_strategy(&f, 0, "/mem/results.lua",
+        "local S = {} S.__index = S function S.new() return setmetatable({}, S) end "
+        "function S:on_result(q, b, r) error(table.concat({ q.path, b.id, r.status, tostring(r.failure), "
+        "r.latency, "
+        "  tostring(r:header('Server')), q.ctx.mark }, ' '), 0) end "
+        "function S:pick(q, b) q.ctx.mark = 'same ctx' return b[1] end return S",
+        "{}");
+    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1), slot;
+    enum reason reason;
+    fixture_load(&f);
+    fixture_header(&f, "Server", "nginx");
+    assert_int_equal(script_pick(f.script, fixture_request(&f, 0), &slot, &reason), SCRIPT_PICKED);
+    struct script_result result = {.status = 204, .latency_us = 2500, .headers = &f.headers};
+    script_result(f.script, &f.request, a, &result);
+    assert_string_equal(last_error(&f), "on_result: /things a 204 nil 0.0025 nginx same ctx");
+    result = (struct script_result){.failure = REASON_CONNECT_REFUSED};
+    script_result(f.script, &f.request, a, &result);
+    assert_string_equal(last_error(&f), "on_result: /things a 0 connect_refused 0 nil same ctx");
+    script_result(f.script, &f.request, 400, &result); /* no such slot: nothing */
+    assert_int_equal(errors_of(&f, "a"), 2);
+    script_request_done(f.script, &f.request);
+    fixture_fini(&f);
+}
+
+static void
+serves_ten_thousand_endpoints(void **state)
+{
+    struct fixture f;
+    char id[32];
+    (void)state;
+    fixture_init(&f);
+    shm_destroy(f.shm);
+    f.shm =
+        shm_create(&(struct shm_params){.max_endpoints = 10000, .stats_bytes = 4096, .ring_bytes = 65536});
+    assert_non_null(f.shm);
+    for (int i = 0; i < FIXTURE_SERVICES; i++) {
+        assert_int_not_equal(shm_name_add(f.shm, slice_of(f.services[i].name)), UINT32_MAX);
+    }
+    for (int i = 0; i < 10000; i++) {
+        snprintf(id, sizeof id, "backend-%05d", i);
+        fixture_endpoint(&f, 0, id, SLOT_HEALTHY, 1 + (uint32_t)i % 5);
+    }
+    fixture_load(&f);
+    for (int i = 0; i < 10000; i++)
+        assert_int_not_equal(fixture_pick(&f, 0), SLOT_NONE);
+    slot_set_state(f.shm, 17, SLOT_UNHEALTHY, "test");
+    script_refresh(f.script);
+    for (int i = 0; i < 10000; i++)
+        assert_int_not_equal(fixture_pick(&f, 0), 17);
+    assert_int_equal(errors_of(&f, "a"), 0);
+    fixture_fini(&f);
+}
+
 int
 main(void)
 {
@@ -304,6 +363,8 @@ main(void)
         cmocka_unit_test(quarantines_a_strategy_that_keeps_failing),
         cmocka_unit_test(sees_the_active_requests_of_every_worker),
         cmocka_unit_test(calls_on_change_when_a_weight_or_a_state_moves),
+        cmocka_unit_test(tells_the_strategy_how_an_attempt_ended),
+        cmocka_unit_test(serves_ten_thousand_endpoints),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -65,6 +65,13 @@ describe("sticky_sessions", function()
         assert.is_true(#cookie.value >= 22)
     end)
 
+    -- By the openssl command: HMAC-SHA256 of "test\0a" with the product's key, base64url, 27 characters.
+    it("makes the token that its page describes", function()
+        for _, id in ipairs { "b", "c" } do kit.set(fleet, id, { state = "unhealthy" }) end
+        local _, cookie = begin(kit.strategy("sticky_sessions"))
+        assert.equal("7HLSbm01wvF5jRRJqU4OKt0Dft9", cookie.value)
+    end)
+
     it("takes a cookie of another secret, an id, an address and garbage for no cookie", function()
         local strategy = kit.strategy("sticky_sessions", { secrets = { "first-secret" } })
         local _, foreign = begin(kit.strategy("sticky_sessions", { secrets = { "other-secret" } }))
@@ -143,7 +150,7 @@ describe("sticky_sessions", function()
         [{ cookies = "x" }] = "services.test.options.cookies: no such option; did you mean 'cookie'?",
         [{ secrets = { "12345678", "23456789", "34567890" } }] =
             "services.test.options.secrets: expected one secret, or two: the new and the old",
-        [{ secrets = { "short" } }] = "services.test.options.secrets: expected secrets of 8 characters or more",
+        [{ secrets = { "" } }] = "services.test.options.secrets: expected secrets that are not empty (32 random characters are good ones)",
         [{ same_site = "lax" }] = "services.test.options.same_site: expected one of Lax, Strict, None",
         [{ cookie = "a b" }] = "services.test.options.cookie: expected a cookie name (letters, digits, '-', '_')",
         [{ fallback = "sticky_sessions" }] = "services.test.options.fallback: expected another strategy than sticky_sessions",

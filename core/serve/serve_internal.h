@@ -23,6 +23,7 @@ enum {
     BODY_KEEP_BYTES = 16 << 10,     /* body memory kept with a free call */
     BUFFERED_MAX_BYTES = 256 << 20, /* all bodies being received together; past it 503 */
     STREAMS_MAX = 1024,
+    GRPC_PREFIX = 5, /* bytes before each message: compressed or not, length */
     HEADER_BYTES_MAX = 32 << 10,
     HEADER_ROWS_MAX = 100,
     URI_BYTES_MAX = 8 << 10,

@@ -135,7 +135,9 @@ struct h1_chunked {
     uint32_t store_cap;
 };
 
-/* Decodes as far as one run of data: *data (possibly empty) borrows from `in`, *used is how much of `in` is done with.
+/* A size line is at most 255 bytes; extensions are checked against their grammar and thrown away, and more than 16 KiB of
+ * them beyond the data that they come with is H1_BAD_CHUNK.
+ * Decodes as far as one run of data: *data (possibly empty) borrows from `in`, *used is how much of `in` is done with.
  * H1_AGAIN with data: call again with the rest. H1_AGAIN without data and *used == in.len: more input is needed.
  * H1_DONE: the last chunk and the trailer section were read. H1_BAD: error. `limit` bounds total (0: none);
  * `arena` takes the trailer bytes (at most 8 KiB). Hot. */
@@ -157,7 +159,9 @@ struct h1_out {
     struct slice method, target; /* requests: origin-form, normalised by the caller */
     int status;                  /* responses; the phrase is ours */
     const struct headers *headers; /* rows without HEADER_F_DROP are written, names as they came */
-    enum body_kind body;           /* BODY_LENGTH writes Content-Length, BODY_CHUNKED Transfer-Encoding; BODY_CLOSE none */
+    /* BODY_LENGTH writes Content-Length, BODY_CHUNKED Transfer-Encoding, BODY_CLOSE none; BODY_NONE none in a request, and
+     * "Content-Length: 0" in a response whose status may have a body. */
+    enum body_kind body;
     bool no_framing;               /* write neither (HEAD, 1xx, 204, 304 answers keep the rows given) */
     uint64_t length;
     struct slice connection;       /* "close", "keep-alive", "upgrade" or empty: no Connection field */
@@ -165,7 +169,9 @@ struct h1_out {
 };
 
 /* Writes one head in HTTP/1.1 into `out`; returns its length, or 0 where `cap` is too small (measure with
- * h1_head_bound). Host first, then rows in order, then framing and Connection. Hot. */
+ * h1_head_bound) or method, target, host or status are invalid. Host first, then rows in order, then framing and
+ * Connection. Rows that would make a second framing or split the message are left out: Transfer-Encoding, Connection,
+ * Keep-Alive, a request's Host, Content-Length and Upgrade, and any whose name or value is invalid. Hot. */
 size_t h1_write_request(const struct h1_out *message, struct slice host, char *out, size_t cap);
 size_t h1_write_response(const struct h1_out *message, char *out, size_t cap);
 size_t h1_head_bound(const struct h1_out *message, struct slice host);

@@ -16,8 +16,8 @@ StickySessions.__index = StickySessions
 local function check_secrets(list)
     if #list < 1 or #list > 2 then return nil, "expected one secret, or two: the new and the old" end
     for _, secret in ipairs(list) do
-        if type(secret) ~= "string" or #secret < 8 then
-            return nil, "expected secrets of 8 characters or more"
+        if type(secret) ~= "string" or secret == "" then
+            return nil, "expected secrets that are not empty (32 random characters are good ones)"
         end
     end
     return list

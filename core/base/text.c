@@ -117,11 +117,13 @@ text_format_duration(uint64_t us, char out[32])
     if (hours > 0) n += snprintf(out + n, 32 - (size_t)n, "%lluh", (unsigned long long)hours);
     if (minutes > 0) n += snprintf(out + n, 32 - (size_t)n, "%llum", (unsigned long long)minutes);
     if (rest == 0 && n > 0) return;
-    if (rest % 1000000 == 0) {
-        snprintf(out + n, 32 - (size_t)n, "%llus", (unsigned long long)(rest / 1000000));
-    } else {
-        snprintf(out + n, 32 - (size_t)n, "%.6gs", (double)rest / 1e6);
+    n += snprintf(out + n, 32 - (size_t)n, "%llu", (unsigned long long)(rest / 1000000));
+    if (rest % 1000000 != 0) {
+        n += snprintf(out + n, 32 - (size_t)n, ".%06llu", (unsigned long long)(rest % 1000000));
+        while (out[n - 1] == '0')
+            n--;
     }
+    snprintf(out + n, 32 - (size_t)n, "s");
 }
 
 size_t

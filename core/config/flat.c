@@ -157,7 +157,8 @@ flat_services(struct load *load, const struct node *root, const struct flat *fla
     bool found =
         plugin_find(load, PLUGIN_STRATEGY, flat->strategy, place_of(root, "strategy"), &services[0].strategy);
     found = plugin_find(load, PLUGIN_STRATEGY, DEFAULT_STRATEGY, root->place, &services[1].strategy) && found;
-    (void)found;
+    if (found && strcmp(services[0].strategy.name, "sticky_sessions") == 0)
+        services[0].strategy.options.json = "{\"max_age\":\"24h\"}"; /* the old cookie lived for a day */
 }
 
 static void

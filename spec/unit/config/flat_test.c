@@ -150,6 +150,16 @@ finds_the_flat_key_behind_a_path(void **state)
     unload(&loaded);
 }
 
+static void
+keeps_the_old_cookie_for_a_day(void **state)
+{
+    (void)state;
+    struct loaded loaded =
+        load_ok("port: 8080\nstrategy: sticky_sessions\nserviceRegistryURL: localhost:8081\n");
+    assert_string_equal(loaded.config->services[0].strategy.options.json, "{\"max_age\":\"24h\"}");
+    unload(&loaded);
+}
+
 int
 main(void)
 {
@@ -161,6 +171,7 @@ main(void)
         cmocka_unit_test(speaks_grpc_to_a_registry_without_scheme),
         cmocka_unit_test(warns_of_keys_that_the_old_program_ignored),
         cmocka_unit_test(refuses_what_the_old_program_could_not_run_either),
+        cmocka_unit_test(keeps_the_old_cookie_for_a_day),
         cmocka_unit_test(finds_the_flat_key_behind_a_path),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

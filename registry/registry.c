@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "core/base/clock.h"
@@ -83,6 +84,16 @@ listen_text(const struct config_registry *config)
     return text.at;
 }
 
+/* A watcher is a descriptor; the usual soft limit of 1024 is for programs that use select(). */
+static void
+raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == -1 || limit.rlim_cur == limit.rlim_max) return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) == -1) log_warn("the descriptor limit stays as it is");
+}
+
 static bool
 open_server(struct registry *registry, struct serve **serve, enum serve_protocol protocol,
     serve_handler handler, int *fd)
@@ -103,6 +114,7 @@ registry_new(
     struct registry *registry = calloc(1, sizeof *registry);
     *why = "out of memory";
     if (registry == NULL) goto fail;
+    raise_descriptor_limit();
     registry->base = base;
     registry->expire_at_us = UINT64_MAX;
     registry->listen_text = listen_text(config);

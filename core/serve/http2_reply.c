@@ -164,11 +164,13 @@ http2_finish(struct serve_call *call, enum grpc_code code, const char *message)
         return;
     }
     snprintf(text, sizeof text, "%d", (int)code);
-    nghttp2_nv head[4] = {NV_LIT(":status", "200"), NV_LIT("content-type", "application/grpc"),
+    nghttp2_nv head[5] = {NV_LIT(":status", "200"), NV_LIT("content-type", "application/grpc"),
         nv_of(SLICE_LIT("grpc-status"), slice_of(text))};
     size_t count = 3;
     if (call->status_text != NULL)
         head[count++] = nv_of(SLICE_LIT("grpc-message"), slice_of(call->status_text));
+    if (code == GRPC_UNIMPLEMENTED) /* what a compressed message has to be told */
+        head[count++] = nv_of(SLICE_LIT("grpc-accept-encoding"), SLICE_LIT("identity"));
     call->submitted = true;
     if (nghttp2_submit_response(session, call->stream_id, head, count, NULL) != 0)
         reset(call, NGHTTP2_INTERNAL_ERROR);

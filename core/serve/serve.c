@@ -14,6 +14,7 @@ enum {
     DEFAULT_CONNECTIONS = 4096,
     SWEEP_MAX_US = 1000000,
     SWEEP_MIN_US = 10000,
+    SWEEP_DRAIN_US = 50000, /* a drain keeps its limit more exactly */
 };
 
 const char *
@@ -226,11 +227,15 @@ serve_drain(struct serve *serve, uint64_t limit_us, void (*done)(void *), void *
             http2_goaway(conn, conn->calls == NULL);
             serve_conn_mark(conn);
         } else if (conn->state == CONN_NEW || (conn->state == CONN_HEAD && conn->calls == NULL)) {
-            serve_conn_finish(conn);
+            char byte; /* a request that came meanwhile is still served */
+            if (serve_conn_pending(conn) > 0) {
+                serve_conn_finish(conn);
+            } else if (recv(conn->fd, &byte, 1, MSG_PEEK) != 1) {
+                serve_conn_close(conn);
+            }
         }
     }
-    if (limit_us < serve->sweep_every_us)
-        serve->sweep_every_us = limit_us < SWEEP_MIN_US ? SWEEP_MIN_US : limit_us;
+    if (serve->sweep_every_us > SWEEP_DRAIN_US) serve->sweep_every_us = SWEEP_DRAIN_US;
     if (serve->sweep_armed) evtimer_del(&serve->sweep_event);
     serve->sweep_armed = false;
     serve_arm_sweep(serve);

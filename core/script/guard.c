@@ -32,7 +32,7 @@ static void
 on_overrun(lua_State *L, lua_Debug *where)
 {
     (void)where;
-    luaL_error(L, "ran too long");
+    state_raise_overrun(L, "ran too long");
 }
 
 static uint64_t

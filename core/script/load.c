@@ -49,7 +49,8 @@ load_diag(struct script *script, const struct config_plugin *plugin, const char 
     if (strncmp(message, plugin->options.path, path_len) == 0 && strchr(".: ", message[path_len]) != NULL) {
         char path[512];
         snprintf(path, sizeof path, "%.*s", (int)strcspn(message, ": "), message);
-        struct place at = script->env.config->places == NULL ? plugin->place : config_place(script->env.config, path);
+        struct place at =
+            script->env.config->places == NULL ? plugin->place : config_place(script->env.config, path);
         diag_add(diags, DIAG_ERROR, at, NULL, "%s", message);
         return;
     }

@@ -51,6 +51,19 @@ on_panic(lua_State *L)
     return 0;
 }
 
+/* A hook has no frame of its own, so level 0 is the interrupted function; luaL_error would name its caller.
+ */
+void
+state_raise_overrun(lua_State *L, const char *text)
+{
+    luaL_where(L, 0);
+    lua_pushstring(L, text);
+    lua_concat(L, 2);
+    lua_error(L);
+}
+
+static_assert(SCRIPT_LOAD_BUDGET_US == 2000000, "the hook's text says 2 s");
+
 /* Instructions, not time, drive this hook. Past the deadline it fires at every instruction, so that a pcall
  * which swallows the error raises again at its next step: control comes back to C. */
 static void
@@ -59,7 +72,7 @@ on_load_hook(lua_State *L, lua_Debug *where)
     (void)where;
     if (cpu_now_us() < load_deadline_us) return;
     lua_sethook(L, on_load_hook, LUA_MASKCOUNT, 1);
-    luaL_error(L, "ran too long: loading may take %d s of CPU time", SCRIPT_LOAD_BUDGET_US / 1000000);
+    state_raise_overrun(L, "ran too long: loading may take 2 s of CPU time");
 }
 
 int

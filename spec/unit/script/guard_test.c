@@ -118,12 +118,39 @@ leaves_a_fast_script_alone_for_seconds_of_picks(void **state)
     fixture_fini(&f);
 }
 
+static void
+collects_what_a_wasteful_strategy_leaves(void **state)
+{
+    struct fixture f;
+    uint64_t longest_us = 0;
+    (void)state;
+    fixture_init(&f);
+    fixture_strategy(&f, 0, "/mem/waste.lua",
+        PICK("n = (n or 0) + 1 self.last = { n, { n }, 'request ' .. n, ('x'):rep(200) .. n } return "
+             "backends[1]"),
+        "{}");
+    fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1);
+    fixture_load(&f);
+    size_t before = script_memory_bytes(f.script);
+    for (int i = 0; i < 100000; i++) { /* some 60 MB of garbage */
+        uint64_t start = clock_now_us();
+        assert_int_not_equal(fixture_pick(&f, 0), SLOT_NONE);
+        uint64_t took = clock_now_us() - start;
+        if (took > longest_us) longest_us = took;
+    }
+    print_message("longest pick: %d us\n", (int)longest_us);
+    assert_true(script_memory_bytes(f.script) < before + (4u << 20));
+    assert_int_equal(atomic_load(&shm_totals(f.shm)->script_errors), 0);
+    fixture_fini(&f);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ends_every_hostile_pick_and_serves_by_the_fallback),
         cmocka_unit_test(marks_the_worker_while_it_is_inside_a_script),
+        cmocka_unit_test(collects_what_a_wasteful_strategy_leaves),
         cmocka_unit_test(leaves_a_fast_script_alone_for_seconds_of_picks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,93 @@
+local kit = require "fluxgate.testkit"
+
+-- A strategy whose pick() has this body.
+local function strategy(body)
+    local file = os.tmpname() .. ".lua"
+    local out = assert(io.open(file, "w"))
+    out:write("local S = {} S.__index = S function S.new(o, s) return setmetatable({ service = s }, S) end ",
+        "function S:pick(request, backends) ", body, " end return S")
+    out:close()
+    local instance = kit.strategy(file)
+    os.remove(file)
+    return instance
+end
+
+describe("the test kit", function()
+    local fleet
+    before_each(function()
+        kit.seed(1)
+        fleet = kit.backends { { id = "b" }, { id = "a" }, { id = "c", state = "draining" }, { id = "d", weight = 0 } }
+    end)
+
+    it("offers what the gateway would offer, sorted by id", function()
+        assert.same({ "a", "b" }, { fleet[1].id, fleet[2].id })
+        assert.equal(2, #fleet)
+        assert.equal("draining", fleet.c.state)
+    end)
+
+    it("offers a lower tier only when the better is empty", function()
+        local tiers = kit.backends { { id = "a" }, { id = "b", state = "unproven" }, { id = "c", state = "ejected" } }
+        assert.equal("a", tiers[1].id)
+        kit.set(tiers, "a", { state = "unhealthy" })
+        assert.equal("b", tiers[1].id)
+        kit.set(tiers, "b", { state = "gone" })
+        assert.equal("c", tiers[1].id)
+        assert.equal(1, #tiers)
+    end)
+
+    it("raises on writes and on names that do not exist, as the gateway does", function()
+        assert.has_error(function() fleet[1].weight = 2 end)
+        assert.has_error(function() return fleet[1].wieght end)
+        local request = kit.request()
+        assert.has_error(function() request.path = "/" end)
+        assert.has_error(function() return request.metod end)
+        assert.has_error(function() request:set_cookie("a", "b\r\nX: y") end)
+    end)
+
+    for body, what in pairs {
+        ["return 1"] = "a number", ["return {}"] = "a foreign table",
+        ["return self.service:endpoints()[3]"] = "a draining endpoint that was not bound",
+    } do
+        it("refuses a pick that answers " .. what, function()
+            assert.has_error(function() kit.pick(strategy(body), kit.request(), fleet) end)
+        end)
+    end
+
+    it("accepts an endpoint that the pick bound", function()
+        assert.equal(fleet.c, kit.pick(strategy("return request:bound('c')"), kit.request(), fleet))
+    end)
+
+    it("shows a pick only what the request has not tried", function()
+        local picked = kit.pick(strategy("return backends[1]"), kit.request { tried = { fleet.a } }, fleet)
+        assert.equal(fleet.b, picked)
+    end)
+
+    it("gives the same dice for the same seed and others for another", function()
+        local roll = strategy("local t = {} for i = 1, 8 do t[i] = gateway.random(100) end return table.concat(t, ' ')")
+        local function series(seed)
+            kit.seed(seed)
+            return roll:pick(kit.request(), fleet)
+        end
+        assert.equal(series(1), series(1))
+        assert.not_equal(series(1), series(2))
+    end)
+
+    it("moves its clock only when told to", function()
+        local clock = strategy("return gateway.now()")
+        local start = clock:pick(kit.request(), fleet)
+        assert.equal(start, clock:pick(kit.request(), fleet))
+        kit.advance("1m30s")
+        assert.equal(start + 90, clock:pick(kit.request(), fleet))
+    end)
+
+    it("keeps the lines that a script logs", function()
+        strategy("gateway.log('warn', 'low') gateway.log('plain') print(1, nil)"):pick(kit.request(), fleet)
+        assert.same({ { level = "warn", message = "low" }, { level = "info", message = "plain" },
+            { level = "info", message = "1\tnil" } }, kit.logs)
+    end)
+
+    it("runs a script in the gateway's sandbox", function()
+        assert.is_true(strategy("return io == nil and os.execute == nil and debug == nil and string.dump == nil")
+            :pick(kit.request(), fleet))
+    end)
+end)

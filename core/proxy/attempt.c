@@ -50,6 +50,23 @@ send_request(struct stream *stream)
     stream_pump_up(stream, false);
 }
 
+/* A backend on this machine has accepted before connect(2) returns EINPROGRESS: trying at once saves the wait
+ * for the write event and three epoll_ctl(2). Elsewhere it costs one EAGAIN a connection. */
+static void
+connect_or_send(struct stream *stream)
+{
+    struct upstream *upstream = stream->upstream;
+    if (relay_flush(&stream->up, upstream->fd, &stream->sent) == PUMP_SINK_ERROR) {
+        attempt_fail(stream, errno == ETIMEDOUT ? REASON_CONNECT_TIMEOUT : REASON_CONNECT_REFUSED);
+    } else if (stream->sent == 0) {
+        stream_enter(stream, STREAM_CONNECT);
+        upstream_want_write(upstream, true);
+    } else {
+        upstream->state = UPSTREAM_BUSY;
+        send_request(stream);
+    }
+}
+
 static void
 rewind_request(struct stream *stream)
 {
@@ -112,8 +129,7 @@ run_on(struct stream *stream, struct endpoint *endpoint, bool may_reuse)
     if (!forward_write_request(stream, endpoint, &head) || !relay_queue(&stream->up, head.at, head.len)) {
         reply_reason(stream, REASON_SHED, 0, NULL);
     } else if (stream->upstream->state == UPSTREAM_CONNECTING) {
-        stream_enter(stream, STREAM_CONNECT);
-        upstream_want_write(stream->upstream, true);
+        connect_or_send(stream);
     } else {
         send_request(stream);
     }

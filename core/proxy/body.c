@@ -172,13 +172,20 @@ advance(struct relay *relay, size_t written)
     }
 }
 
+/* send(2) spares the kernel a vector's import; neither raises SIGPIPE. */
+static ssize_t
+send_queue(int sink, struct iovec *iov, size_t count)
+{
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = count};
+    return count == 1 ? send(sink, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
+                      : sendmsg(sink, &message, MSG_NOSIGNAL);
+}
+
 enum pump
 relay_flush(struct relay *relay, int sink, uint64_t *written)
 {
     while (relay->iov_at < relay->iov_count) {
-        struct msghdr message = {
-            .msg_iov = relay->iov + relay->iov_at, .msg_iovlen = relay->iov_count - relay->iov_at};
-        ssize_t n = sendmsg(sink, &message, MSG_NOSIGNAL);
+        ssize_t n = send_queue(sink, relay->iov + relay->iov_at, relay->iov_count - relay->iov_at);
         if (n == -1) {
             if (errno == EINTR) continue;
             return errno == EAGAIN || errno == EWOULDBLOCK ? PUMP_SINK : PUMP_SINK_ERROR;

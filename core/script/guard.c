@@ -119,5 +119,6 @@ guard_leave(void)
     if (LIKELY(!atomic_load_explicit(&guard.has_fired, memory_order_relaxed))) return false;
     atomic_store_explicit(&guard.has_fired, false, memory_order_relaxed);
     lua_sethook(L, NULL, 0, 0);
+    state_forget_overrun();
     return true;
 }

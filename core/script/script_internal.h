@@ -113,8 +113,9 @@ bool state_load_runtime(struct script *script, struct diags *diags);
  * error stays on the stack. */
 MUST_CHECK
 int state_load_call(struct script *script, int arguments, int results);
-/* For hooks: raises `text` with file and line of the interrupted function. */
+/* For hooks: raises `text` with file and line of the function that was interrupted first since the last forget. */
 void state_raise_overrun(lua_State *L, const char *text);
+void state_forget_overrun(void);
 /* The error value on top of the stack as text, cut to size; never runs Lua. Pops it. */
 void state_take_error(lua_State *L, int status, char *out, size_t size);
 

@@ -51,14 +51,27 @@ on_panic(lua_State *L)
     return 0;
 }
 
+/* Where the running call was stopped first. A pcall may swallow the error and the hook raise again further
+ * out, even in our own loader; what a person wants to read is the first place. */
+static char overrun_text[160];
+
+void
+state_forget_overrun(void)
+{
+    overrun_text[0] = '\0';
+}
+
 /* A hook has no frame of its own, so level 0 is the interrupted function; luaL_error would name its caller.
  */
 void
 state_raise_overrun(lua_State *L, const char *text)
 {
-    luaL_where(L, 0);
-    lua_pushstring(L, text);
-    lua_concat(L, 2);
+    if (overrun_text[0] == '\0') {
+        luaL_where(L, 0);
+        snprintf(overrun_text, sizeof overrun_text, "%s%s", lua_tostring(L, -1), text);
+        lua_pop(L, 1);
+    }
+    lua_pushstring(L, overrun_text);
     lua_error(L);
 }
 
@@ -81,6 +94,7 @@ state_load_call(struct script *script, int arguments, int results)
     lua_State *L = script->L;
     if (script->load_deadline_us == 0) script->load_deadline_us = cpu_now_us() + SCRIPT_LOAD_BUDGET_US;
     load_deadline_us = script->load_deadline_us;
+    state_forget_overrun();
     script->memory_cap_bytes = SCRIPT_MEMORY_MAX;
     luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF); /* compiled loops take no hooks */
     lua_sethook(L, on_load_hook, LUA_MASKCOUNT, LOAD_HOOK_INSTRUCTIONS);

@@ -47,7 +47,7 @@ fail() {
 }
 
 install_dependencies build || exit 1
-build_preset release || exit 1
+build_preset release fluxgate flux || exit 1
 
 # A port that nobody holds: the usual one, else the next free one.
 free_port() {

@@ -162,7 +162,7 @@ backend_listen(struct backend *backend, struct event_base *base, uint16_t port, 
     assert_int_not_equal(backend->fd, -1);
     assert_int_equal(setsockopt(backend->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), 0);
     assert_int_equal(bind(backend->fd, (struct sockaddr *)&address, len), 0);
-    assert_int_equal(listen(backend->fd, 64), 0);
+    assert_int_equal(listen(backend->fd, 1024), 0);
     assert_int_equal(getsockname(backend->fd, (struct sockaddr *)&address, &len), 0);
     backend->port = ntohs(address.sin_port);
     backend->base = base;

@@ -206,6 +206,7 @@ struct endpoint {
     uint64_t version, text_hash, address_hash;
     struct link idle; /* upstreams, the youngest first */
     unsigned idle_count;
+    unsigned idle_low; /* the lowest idle_count since the last sweep: what nobody needed */
     socklen_t address_len;
     struct sockaddr_storage address;
     uint32_t id_len, prefix_len, host_len;

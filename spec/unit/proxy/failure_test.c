@@ -524,6 +524,36 @@ with_every_client_busy_accepting_waits_for_one_to_go(void **state)
     rig_free(rig);
 }
 
+static void
+idle_connections_past_their_limit_go_once_nobody_needs_them(void **state)
+{
+    struct rig *rig = rig_new(
+        RIG_YAML("  - match: { path_prefix: / }\n    service: web\n", "limits: { pool_per_endpoint: 1 }\n"),
+        1);
+    struct heard *client[3], *backend[3];
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        client[i] = rig_client(rig);
+        rig_say(rig, client[i], GET);
+        backend[i] = rig_backend(rig, 0);
+        rig_expect(rig, backend[i], "\r\n\r\n");
+    }
+    for (int i = 0; i < 3; i++) {
+        rig_say(rig, backend[i], OK);
+        rig_expect(rig, client[i], "\r\n\r\nok");
+    }
+    assert_int_equal(rig->proxy->endpoints[rig->slot[0]]->idle_count, 3);
+    rig_expect_end(rig, backend[0]);
+    rig_expect_end(rig, backend[1]);
+    heard_read(backend[2]);
+    assert_int_equal(backend[2]->end, HEARD_OPEN);
+    for (int i = 0; i < 3; i++) {
+        rig_hang_up(client[i]);
+        rig_hang_up(backend[i]);
+    }
+    rig_free(rig);
+}
+
 int
 main(void)
 {
@@ -547,6 +577,7 @@ main(void)
         cmocka_unit_test(a_request_cut_by_fin_ends_without_an_answer),
         cmocka_unit_test(short_of_descriptors_the_longest_idle_client_goes_first),
         cmocka_unit_test(with_every_client_busy_accepting_waits_for_one_to_go),
+        cmocka_unit_test(idle_connections_past_their_limit_go_once_nobody_needs_them),
         cmocka_unit_test(a_half_closed_client_gets_its_answer),
         cmocka_unit_test(a_client_that_closed_is_found_out_by_a_100),
         cmocka_unit_test(past_the_connection_limit_clients_get_503),

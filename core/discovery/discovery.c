@@ -43,6 +43,7 @@ struct discovery {
     bool is_answered; /* by the registry itself */
     bool is_snapshot; /* latest is from the file */
     bool is_dirty;    /* not yet in the file */
+    bool is_saving;   /* a write of it is under way */
     bool is_swapping; /* from discovery_use to discovery_commit */
     uint64_t begun_us, grace_us, dirty_us, sweep_us;
     struct slot_text scratch;
@@ -285,7 +286,7 @@ snapshot_write(struct discovery *discovery, bool at_once)
         snapshot_save_now(discovery->state_dir, &json);
         strbuf_fini(&json);
     } else {
-        snapshot_save(discovery->work, discovery->state_dir, &json);
+        snapshot_save(discovery->work, discovery->state_dir, &json, &discovery->is_saving);
     }
 }
 
@@ -315,7 +316,8 @@ on_tick(evutil_socket_t fd, short what, void *context)
         now - discovery->begun_us < SNAPSHOT_AFTER_US + TICK_US * 2) {
         snapshot_read(discovery);
     }
-    if (discovery->is_dirty && now - discovery->dirty_us >= SAVE_AFTER_US) snapshot_write(discovery, false);
+    if (discovery->is_dirty && !discovery->is_saving && now - discovery->dirty_us >= SAVE_AFTER_US)
+        snapshot_write(discovery, false);
     if (now - discovery->sweep_us >= SWEEP_EVERY_US) {
         discovery->sweep_us = now;
         table_rebuild(discovery, ABSENT_KEEP);
@@ -355,7 +357,7 @@ target_text(const struct config_registry *registry, struct strbuf *out)
 {
     const struct config_address *listen = &registry->listen_http;
     if (!registry->embedded) {
-        strbuf_add_text(out, registry->url);
+        strbuf_add_text(out, registry->url == NULL ? "" : registry->url);
     } else if (listen->is_unix) {
         strbuf_printf(out, "unix:%s", listen->host);
     } else {

@@ -151,8 +151,8 @@ void sync_free(struct sync *sync);
 /* ---- snapshot.c: the last known instances, on disk */
 /* The file of `state_dir`, NULL where there is none or nothing usable in it (then it says so in the log). */
 struct instances *snapshot_load(const char *state_dir);
-/* Replaces it atomically on a thread; takes `json`'s bytes. */
-void snapshot_save(struct work *work, const char *state_dir, struct strbuf *json);
+/* Replaces it atomically on a thread; takes `json`'s bytes. One at a time: *is_busy is true until it is done. */
+void snapshot_save(struct work *work, const char *state_dir, struct strbuf *json, bool *is_busy);
 void snapshot_save_now(const char *state_dir, const struct strbuf *json);
 
 #endif

@@ -14,7 +14,8 @@ struct save_job {
     struct work_job work; /* first: jobs are cast */
     char *path;
     struct strbuf json;
-    int error; /* errno of the failed step */
+    bool *is_busy; /* the caller's, alive while the pool is */
+    int error;     /* errno of the failed step */
     const char *step;
 };
 
@@ -80,11 +81,11 @@ file_write(int fd, struct slice bytes)
 
 /* NULL, or the step that failed, with errno. */
 static const char *
-file_replace(const char *path, struct slice bytes)
+file_replace(const char *path, const char *suffix, struct slice bytes)
 {
     struct strbuf temporary = {0};
     const char *step = NULL;
-    strbuf_printf(&temporary, "%s.%ld", path, (long)getpid());
+    strbuf_printf(&temporary, "%s.%s", path, suffix);
     if (temporary.failed) return "allocate";
     int fd = open(temporary.at, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd == -1) {
@@ -105,7 +106,7 @@ static void
 save_run(struct work_job *work)
 {
     struct save_job *job = (struct save_job *)work;
-    job->step = file_replace(job->path, strbuf_slice(&job->json));
+    job->step = file_replace(job->path, "next", strbuf_slice(&job->json));
     job->error = errno;
 }
 
@@ -128,20 +129,24 @@ static void
 save_done(struct work_job *work)
 {
     struct save_job *job = (struct save_job *)work;
+    *job->is_busy = false;
     errno = job->error;
     save_report(job->path, job->step);
     save_drop(work);
 }
 
 void
-snapshot_save(struct work *work, const char *state_dir, struct strbuf *json)
+snapshot_save(struct work *work, const char *state_dir, struct strbuf *json, bool *is_busy)
 {
     struct save_job *job = json->failed ? NULL : calloc(1, sizeof *job);
     if (job != NULL) {
-        *job =
-            (struct save_job){{NULL, save_run, save_done, save_drop}, path_of(state_dir, ""), *json, 0, NULL};
+        job->work = (struct work_job){NULL, save_run, save_done, save_drop};
+        job->path = path_of(state_dir, "");
+        job->json = *json;
+        job->is_busy = is_busy;
         *json = (struct strbuf){0};
-        if (job->path == NULL || !work_submit(work, &job->work)) save_drop(&job->work);
+        *is_busy = job->path != NULL && work_submit(work, &job->work);
+        if (!*is_busy) save_drop(&job->work);
     }
     strbuf_fini(json);
 }
@@ -150,6 +155,6 @@ void
 snapshot_save_now(const char *state_dir, const struct strbuf *json)
 {
     char *path = path_of(state_dir, "");
-    if (path != NULL && !json->failed) save_report(path, file_replace(path, strbuf_slice(json)));
+    if (path != NULL && !json->failed) save_report(path, file_replace(path, "last", strbuf_slice(json)));
     free(path);
 }

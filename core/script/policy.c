@@ -8,9 +8,8 @@
 static struct service *
 policy_ready(struct script *script, uint32_t service, uint32_t slot, struct member **member)
 {
-    script_refresh(script); /* control itself wrote the slot a moment ago */
-    if (service >= script->service_count || slot >= script->slot_cap) return NULL;
-    *member = script->by_slot[slot];
+    if (service >= script->service_count) return NULL;
+    *member = script_member(script, slot);
     if (*member == NULL || (*member)->service != service) return NULL;
     struct service *row = &script->services[service];
     return row->policy.is_loaded && !plugin_is_quarantined(script, &row->policy) ? row : NULL;

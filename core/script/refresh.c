@@ -284,10 +284,21 @@ scan_all(struct script *script)
     return true;
 }
 
+/* Control writes an endpoint and probes it at once, thousands of them at a start: a look at the one slot, no
+ * scan. */
+struct member *
+script_member(struct script *script, uint32_t slot)
+{
+    if (script->env.shm == NULL || slot_at(script->env.shm, slot) == NULL) return NULL;
+    if (!grow_slots(script, slot + 1) || !scan_slot(script, slot)) return NULL;
+    return script->by_slot[slot];
+}
+
 void
 script_refresh(struct script *script)
 {
-    if (script->env.shm == NULL) return;
+    /* Policies look at one endpoint at a time, so control needs no arrays. */
+    if (script->env.shm == NULL || script->env.role == SCRIPT_CONTROL) return;
     uint64_t version = shm_endpoints_version(script->env.shm);
     if (LIKELY(script->has_refreshed && version == script->endpoints_seen)) return;
     bool is_complete = scan_all(script);

@@ -137,7 +137,9 @@ void plugin_fault(
 bool plugin_is_quarantined(struct script *script, struct plugin *plugin);
 uint64_t script_random(struct script *script);
 
-/* refresh.c: the view of a member on top of the stack, made on first use. Raises where memory is out:
+/* refresh.c: the endpoint in a slot as it is now, for policies; NULL where the slot is free or of no service of ours. */
+struct member *script_member(struct script *script, uint32_t slot);
+/* The view of a member on top of the stack, made on first use. Raises where memory is out:
  * protected only. */
 void script_push_view(lua_State *L, struct member *member);
 

@@ -130,7 +130,7 @@ end
 -- Makes an instance. Returns it and a list of the strategies that its new() made with gateway.strategy.
 function Loader:make(kind, file, shown, given, service, previous)
     if #self.chain >= DEPTH_MAX then error("gateway.strategy: strategies are nested too deep", 0) end
-    local frame = { service = service, inner = {} }
+    local frame = { service = service, given = given, inner = {} }
     self.chain[#self.chain + 1] = frame
     local depth = #self.chain
     local ok, instance = pcall(function()
@@ -153,13 +153,21 @@ function Loader:find_script(name)
     return nil
 end
 
+-- Most often the name is what one option says: then the complaint belongs to that option's line.
+local function option_path(frame, name)
+    for key, value in pairs(frame.given) do
+        if value == name then return frame.service.options_path .. "." .. key end
+    end
+    return frame.service.options_path
+end
+
 -- gateway.strategy: another strategy for the service whose new() runs. Its on_change is called with its
 -- maker's.
 function Loader:inner(name, given)
     local frame = self.chain[#self.chain]
     if not frame then error("gateway.strategy may be called in new() only", 3) end
     local file = self:find_script(name)
-    if not file then error(frame.service.options_path .. ": there is no strategy '" .. name .. "'", 0) end
+    if not file then error(option_path(frame, name) .. ": there is no strategy '" .. name .. "'", 0) end
     local instance, inner = self:make("strategy", file, display(self.host, file), given or {}, frame.service)
     frame.inner[#frame.inner + 1] = { instance = instance, inner = inner }
     return instance

@@ -67,7 +67,7 @@ end
 local function service_object(index, name, options_path)
     return {
         name = name, options_path = options_path,
-        endpoints = function() return views.all[index + 1] end, -- borrowed: the array is the gateway's
+        endpoints = function() return views.all[index + 1] or {} end, -- borrowed: the array is the gateway's
     }
 end
 

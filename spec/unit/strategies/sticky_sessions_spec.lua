@@ -154,6 +154,7 @@ describe("sticky_sessions", function()
         [{ same_site = "lax" }] = "services.test.options.same_site: expected one of Lax, Strict, None",
         [{ cookie = "a b" }] = "services.test.options.cookie: expected a cookie name (letters, digits, '-', '_')",
         [{ fallback = "sticky_sessions" }] = "services.test.options.fallback: expected another strategy than sticky_sessions",
+        [{ fallback = "least" }] = "services.test.options.fallback: there is no strategy 'least'",
         [{ max_age = "soon" }] = "services.test.options.max_age: expected a duration like \"5s\", got \"soon\"",
     } do
         it("refuses options with: " .. message, function()

@@ -31,6 +31,7 @@ struct control {
     struct script *script;
     uint32_t generation;
     unsigned turns;
+    uint32_t reloads_wanted; /* by the admin address, ever: a verdict counts from the same number on */
     bool told_ready, serves, draining;
     int access; /* the access log; -1: none */
     size_t buffered;
@@ -41,7 +42,7 @@ static void
 send_up(struct control *control, enum ipc_type type)
 {
     static struct ipc_message message;
-    message = (struct ipc_message){.type = type};
+    message = (struct ipc_message){.type = type, .number = control->reloads_wanted};
     if (!ipc_send(control->channel, &message) && type != IPC_ALIVE)
         log_warn("the supervisor does not take messages");
 }
@@ -121,7 +122,9 @@ is_ready(void *context)
 static void
 request_reload(void *context)
 {
-    send_up(context, IPC_WANT_RELOAD);
+    struct control *control = context;
+    control->reloads_wanted++;
+    send_up(control, IPC_WANT_RELOAD);
 }
 
 static void
@@ -197,7 +200,11 @@ on_message(struct control *control, struct ipc_message *message)
         control->serves = true;
         discovery_commit(control->discovery);
         break;
-    case IPC_RELOADED: admin_reloaded(control->admin, message->ok != 0, message->text); break;
+    case IPC_RELOADED: /* the verdict of a reload that began before the last one asked for does not answer
+                          that one */
+        if (message->number >= control->reloads_wanted)
+            admin_reloaded(control->admin, message->ok != 0, message->text);
+        break;
     case IPC_DRAIN: /* the first begins the drain; the second, once the workers are gone, ends this process */
         if (control->draining) event_base_loopexit(control->base, NULL);
         control->draining = true;

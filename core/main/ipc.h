@@ -12,16 +12,17 @@ enum { IPC_FDS_MAX = 200, IPC_TEXT_MAX = 8192 };
 
 /* name; direction and what it carries */
 #define IPC_TYPES(X)                                                                                         \
-    X(GENERATION)  /* down: number, ports; fds: bundle, then the child's own sockets */                      \
-    X(COMMIT)      /* down, control: every worker runs generation `number` */                                \
-    X(RELOADED)    /* down, control: ok and text, for who waits on the admin address */                      \
-    X(DRAIN)       /* down: limits */                                                                        \
-    X(REOPEN)      /* down, control: log files */                                                            \
-    X(DUMP)        /* down, workers: open streams into the log */                                            \
-    X(USING)       /* up: generation `number` runs here (ok), or why not (text) */                           \
-    X(ALIVE)       /* up, control and registry: now and then */                                              \
-    X(READY)       /* up, control: endpoints stand in the table */                                           \
-    X(WANT_RELOAD) /* up, control: somebody asked on the admin address */                                    \
+    X(GENERATION) /* down: number, ports; fds: bundle, then the child's own sockets */                       \
+    X(COMMIT)     /* down, control: every worker runs generation `number` */                                 \
+    X(RELOADED) /* down, control: ok and text, for those of the first `number` requests on the admin address \
+                   that wait */                                                                              \
+    X(DRAIN)    /* down: limits */                                                                           \
+    X(REOPEN)   /* down, control: log files */                                                               \
+    X(DUMP)     /* down, workers: open streams into the log */                                               \
+    X(USING)    /* up: generation `number` runs here (ok), or why not (text) */                              \
+    X(ALIVE)    /* up, control and registry: now and then */                                                 \
+    X(READY)    /* up, control: endpoints stand in the table */                                              \
+    X(WANT_RELOAD) /* up, control: somebody asked on the admin address, as the `number`-th */                \
     X(WANT_DRAIN)  /* up, control: the same */
 #define X(name) IPC_##name,
 enum ipc_type { IPC_TYPES(X) IPC_TYPE_COUNT };

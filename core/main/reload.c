@@ -87,7 +87,7 @@ fail(struct supervisor *sv, const char *why)
         generation_close(&sv->candidate);
     }
     sv->phase = PHASE_SERVING;
-    if (!process_tell(&sv->control, IPC_RELOADED, sv->current.number, false, why)) {
+    if (!process_tell(&sv->control, IPC_RELOADED, sv->reload_serial, false, why)) {
         log_warnx("nobody could be told of the failed reload");
     }
 }
@@ -101,6 +101,7 @@ reload_request(struct supervisor *sv)
         return;
     }
     sv->reload_again = false;
+    sv->reload_serial = sv->reloads_asked;
     if (!checker_start(&sv->checker, sv->path)) {
         char why[128];
         snprintf(why, sizeof why, "the check cannot be started: %s", strerror(errno));
@@ -191,7 +192,7 @@ settled(struct supervisor *sv)
     char text[128];
     snprintf(text, sizeof text, "generation %u (%s) serves", sv->current.number, sv->current.hash);
     if (!process_tell(&sv->control, IPC_COMMIT, sv->current.number, true, "") ||
-        !process_tell(&sv->control, IPC_RELOADED, sv->current.number, true, text))
+        !process_tell(&sv->control, IPC_RELOADED, sv->reload_serial, true, text))
         log_warnx("control could not be told of the reload; it is told when it starts again");
 }
 

@@ -132,6 +132,7 @@ start(struct supervisor *sv, struct process *process)
         log_info(event, F_UINT("worker", process->index), F_INT("pid", pid));
     else
         log_info(event, F_INT("pid", pid));
+    if (process->role == ROLE_CONTROL) sv->reloads_asked = sv->reload_serial = 0;
     const struct generation_file *file = &sv->current;
     if (sv->phase == PHASE_CONTROL && process->role == ROLE_CONTROL) file = &sv->candidate;
     if (!process_send_generation(sv, process, file)) kill(pid, SIGKILL);

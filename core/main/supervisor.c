@@ -132,6 +132,7 @@ on_message(struct supervisor *sv, struct process *process, const struct ipc_mess
     case IPC_READY: process->ready = true; return;
     case IPC_WANT_RELOAD:
         log_info("reload asked for", F_STR("by", "admin"));
+        sv->reloads_asked = message->number;
         reload_request(sv);
         return;
     case IPC_WANT_DRAIN: begin_drain(sv); return;

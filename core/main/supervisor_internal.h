@@ -68,6 +68,8 @@ struct supervisor {
     struct generation_file current, candidate;
     struct checker checker;
     bool reload_again; /* a SIGHUP came during a reload */
+    uint32_t reloads_asked,
+        reload_serial; /* control's count of requests: the last one, and what the present reload answers */
     struct bound_socket listeners[LISTENERS_MAX], admin, registry_http, registry_grpc;
     size_t listener_count;
     struct process control, registry, workers[SHM_WORKERS_MAX];

@@ -40,7 +40,7 @@ script_enter(struct script *script, struct plugin *plugin, uint64_t budget_us)
         atomic_store_explicit(&script->mark->in_script_since_us, coarse_us(), memory_order_relaxed);
     }
     script->memory_cap_bytes = SCRIPT_MEMORY_MAX;
-    guard_enter(script->L, budget_us);
+    guard_enter(script->L, budget_us, plugin->stuck_until_us);
 }
 
 bool
@@ -61,16 +61,35 @@ script_leave(struct script *script)
     return overran;
 }
 
+/* Some worker never came back from this plug-in. */
+static void
+quarantine_stuck(struct script *script, struct plugin *plugin, uint64_t until_us)
+{
+    plugin->quarantined_until_us = until_us;
+    snprintf(plugin->last_error, sizeof plugin->last_error, "it did not return and a worker was lost");
+    if (script->env.shm != NULL) {
+        atomic_fetch_add_explicit(&shm_totals(script->env.shm)->script_quarantines, 1, memory_order_relaxed);
+    }
+    log_warnx("script is quarantined", F_STR("service", plugin->service), F_STR("plugin", plugin->name),
+        F_STR("message", plugin->last_error));
+}
+
 bool
 plugin_is_quarantined(struct script *script, struct plugin *plugin)
 {
-    if (LIKELY(plugin->quarantined_until_us == 0)) return false;
-    if (clock_now_us() < plugin->quarantined_until_us) return true;
+    uint64_t stuck = 0;
+    if (plugin->stuck_until_us != NULL)
+        stuck = atomic_load_explicit(plugin->stuck_until_us, memory_order_relaxed);
+    if (LIKELY(plugin->quarantined_until_us == 0 && stuck == 0)) return false;
+    uint64_t now = clock_now_us();
+    if (stuck > now && stuck > plugin->quarantined_until_us) quarantine_stuck(script, plugin, stuck);
+    if (now < plugin->quarantined_until_us) return true;
+    if (stuck != 0)
+        atomic_compare_exchange_strong(plugin->stuck_until_us, &stuck, 0); /* else it got stuck anew */
     plugin->quarantined_until_us = 0;
     plugin->errors_in_window = 0;
     plugin->window_start_us = 0;
     log_info("script is tried again", F_STR("service", plugin->service), F_STR("plugin", plugin->name));
-    (void)script;
     return false;
 }
 

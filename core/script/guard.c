@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/base/clock.h"
+
 enum { TICK_US = 5000, IDLE_TICKS = 20 };
 
 /* One timer a process and one thread that runs Lua; the handler interrupts that very thread, so signal fences
@@ -26,6 +28,7 @@ static struct {
     unsigned idle_ticks;
     uint64_t started_us;
     _Atomic uint64_t budget_us;
+    _Atomic(_Atomic uint64_t *) stuck_until_us;
 } guard;
 
 static void
@@ -55,6 +58,15 @@ timer_run(bool on)
     (void)timer_settime(guard.timer, 0, &every, NULL); /* fails for an invalid timer only */
 }
 
+/* The other workers read it before their next pick, the successor of this one at its start. */
+static void
+mark_stuck(void)
+{
+    _Atomic uint64_t *until = atomic_load_explicit(&guard.stuck_until_us, memory_order_relaxed);
+    if (until != NULL)
+        atomic_store_explicit(until, clock_now_us() + SCRIPT_QUARANTINE_US, memory_order_relaxed);
+}
+
 /* Async-signal-safe: clock_gettime and timer_settime by POSIX.1-2017 §2.4.3, lua_sethook by LuaJIT's word
  * ("this function can be called asynchronously", lj_dispatch.c). errno is kept. */
 static void
@@ -76,6 +88,7 @@ on_tick(int number)
         lua_sethook(L, NULL, 0, 0);
         lua_sethook(L, on_overrun, LUA_MASKCOUNT, 1);
         atomic_store_explicit(&guard.has_fired, true, memory_order_relaxed);
+        if (cpu_us() - guard.started_us >= SCRIPT_STUCK_US) mark_stuck();
     }
     errno = saved;
 }
@@ -98,8 +111,9 @@ guard_prepare(void)
 }
 
 void
-guard_enter(lua_State *L, uint64_t budget_us)
+guard_enter(lua_State *L, uint64_t budget_us, _Atomic uint64_t *stuck_until_us)
 {
+    atomic_store_explicit(&guard.stuck_until_us, stuck_until_us, memory_order_relaxed);
     atomic_store_explicit(&guard.budget_us, budget_us, memory_order_relaxed);
     atomic_store_explicit(
         &guard.entries, atomic_load_explicit(&guard.entries, memory_order_relaxed) + 1, memory_order_relaxed);

@@ -1,5 +1,4 @@
-/* Health policies: probe() and judge() for the control process. Rare, so the runtime's Lua does the checking.
- */
+/* Health policies: probe() and judge(), for control. Rare calls, so the runtime's Lua does the checking. */
 #include "core/script/script_internal.h"
 
 #include <stdio.h>

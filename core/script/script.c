@@ -1,5 +1,7 @@
 #include "core/script/script.h"
 
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -15,6 +17,20 @@ name_id(const struct script *script, const char *name)
     return script->env.shm == NULL ? UINT32_MAX : shm_name_find(script->env.shm, slice_of(name));
 }
 
+/* One word a service and kind, found again by the successor of a worker that was killed inside the plug-in. A
+ * new generation begins with a clean slate: its script may be another. */
+static _Atomic uint64_t *
+stuck_word(const struct script *script, const char *kind, const char *service, bool is_new_generation)
+{
+    char name[SHM_NAME_BYTES];
+    if (script->env.shm == NULL) return NULL;
+    int len = snprintf(name, sizeof name, "stuck/%s/%s", kind, service);
+    if (len < 0 || len >= (int)sizeof name) return NULL;
+    _Atomic uint64_t *word = shm_counter(script->env.shm, (struct slice){name, (size_t)len});
+    if (word != NULL && is_new_generation) atomic_store_explicit(word, 0, memory_order_relaxed);
+    return word;
+}
+
 static struct plugin
 plugin_of(const struct script *script, const struct config_plugin *plugin, const char *service)
 {
@@ -28,7 +44,7 @@ plugin_of(const struct script *script, const struct config_plugin *plugin, const
 }
 
 static bool
-make_services(struct script *script)
+make_services(struct script *script, bool is_new_generation)
 {
     const struct config *config = script->env.config;
     script->services = calloc(config->service_count + 1, sizeof *script->services);
@@ -44,6 +60,10 @@ make_services(struct script *script)
         service->tier = TIER_COUNT;
         service->strategy = plugin_of(script, &service->config->strategy, service->config->name);
         service->policy = plugin_of(script, &service->config->health.policy, service->config->name);
+        if (script->env.role == SCRIPT_WORKER) {
+            service->strategy.stuck_until_us =
+                stuck_word(script, "strategy", service->config->name, is_new_generation);
+        }
         if (service->name_id < SHM_NAMES_MAX) script->service_by_name[service->name_id] = (uint32_t)i + 1;
     }
     return true;
@@ -62,7 +82,7 @@ script_new(const struct script_env *env, struct script *previous, struct diags *
         script->random[0] = clock_wall_us();
     if ((script->random[0] | script->random[1]) == 0) script->random[0] = 1;
     script->serial = script_random(script) | 1;
-    if (!make_services(script)) goto fail;
+    if (!make_services(script, previous != NULL)) goto fail;
     script->L = state_new(script);
     if (script->L == NULL || !state_load_runtime(script, diags)) goto fail;
     guard_prepare();

@@ -14,7 +14,8 @@ enum {
     SCRIPT_LOAD_BUDGET_US = 2000000,  /* CPU time of everything that a load runs */
     SCRIPT_PICK_BUDGET_US = 50000,    /* of one pick or on_result */
     SCRIPT_CHANGE_BUDGET_US = 500000, /* of one on_change, probe or judge: the watchdog kills at 1 s */
-    SCRIPT_ERRORS_MAX = 10,           /* in SCRIPT_ERRORS_WINDOW_US: then the plug-in is quarantined */
+    SCRIPT_STUCK_US = 250000, /* past this the call will not come back: compiled code or one long C call */
+    SCRIPT_ERRORS_MAX = 10,   /* in SCRIPT_ERRORS_WINDOW_US: then the plug-in is quarantined */
     SCRIPT_ERRORS_WINDOW_US = 10000000,
     SCRIPT_QUARANTINE_US = 30000000,
     SCRIPT_VIEWS = 64, /* request views in turn: one kept past its call raises until its turn comes again */
@@ -47,6 +48,8 @@ struct plugin {
     bool is_loaded;
     uint64_t errors, window_start_us, quarantined_until_us;
     unsigned errors_in_window;
+    _Atomic uint64_t
+        *stuck_until_us; /* shared by all workers: quarantined until then; NULL without a segment */
     struct log_every log;
     char last_error[256];
 };
@@ -113,7 +116,8 @@ bool state_load_runtime(struct script *script, struct diags *diags);
  * error stays on the stack. */
 MUST_CHECK
 int state_load_call(struct script *script, int arguments, int results);
-/* For hooks: raises `text` with file and line of the function that was interrupted first since the last forget. */
+/* For hooks: raises `text` with file and line of the function that was interrupted first since the last
+ * forget. */
 void state_raise_overrun(lua_State *L, const char *text);
 void state_forget_overrun(void);
 /* The error value on top of the stack as text, cut to size; never runs Lua. Pops it. */
@@ -121,7 +125,9 @@ void state_take_error(lua_State *L, int status, char *out, size_t size);
 
 /* guard.c: the soft budget of a call */
 void guard_prepare(void); /* once a state: the timer of this process */
-void guard_enter(lua_State *L, uint64_t budget_us);
+/* A call that is still there after SCRIPT_STUCK_US writes the end of a quarantine into *stuck_until_us (may
+ * be NULL): the watchdog will kill this process, and no other may go the same way. */
+void guard_enter(lua_State *L, uint64_t budget_us, _Atomic uint64_t *stuck_until_us);
 bool guard_leave(void); /* true: the budget was passed and the call was made to raise */
 
 /* call.c */
@@ -137,7 +143,8 @@ void plugin_fault(
 bool plugin_is_quarantined(struct script *script, struct plugin *plugin);
 uint64_t script_random(struct script *script);
 
-/* refresh.c: the endpoint in a slot as it is now, for policies; NULL where the slot is free or of no service of ours. */
+/* refresh.c: the endpoint in a slot as it is now, for policies; NULL where the slot is free or of no service
+ * of ours. */
 struct member *script_member(struct script *script, uint32_t slot);
 /* The view of a member on top of the stack, made on first use. Raises where memory is out:
  * protected only. */

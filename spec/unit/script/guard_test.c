@@ -1,7 +1,10 @@
 #include "spec/unit/script/support.h"
 
 #include <luajit.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/base/clock.h"
 #include "core/script/script_internal.h"
@@ -82,6 +85,50 @@ ends_every_hostile_pick_and_serves_by_the_fallback(void **state)
     }
 }
 
+/* A loop that LuaJIT compiles takes no hook. The worker that is in it is lost, but no other goes the same
+ * way. */
+static void
+keeps_the_other_workers_out_of_a_script_that_one_is_stuck_in(void **state)
+{
+    struct fixture f;
+    struct script_status rows[8];
+    (void)state;
+    fixture_init(&f);
+    fixture_strategy(&f, 0, "/mem/stuck.lua", PICK("local x = 0 while true do x = x + 1 end"), "{}");
+    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1),
+             b = fixture_endpoint(&f, 1, "b", SLOT_HEALTHY, 1);
+    _Atomic uint64_t *stuck = shm_counter(f.shm, SLICE_LIT("stuck/strategy/a"));
+    assert_non_null(stuck);
+    pid_t pid = fork();
+    assert_int_not_equal(pid, -1);
+    if (pid == 0) {
+        fixture_load(&f);
+        fixture_pick(&f, 0);
+        _exit(0); /* not reached */
+    }
+    for (uint64_t start = clock_now_us(); atomic_load(stuck) == 0 && clock_now_us() - start < 30000000;) {
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
+    uint64_t until = atomic_load(stuck);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_true(until > clock_now_us());
+    fixture_load(&f); /* its successor */
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(fixture_pick(&f, 0), a);
+        assert_int_equal(fixture_pick(&f, 1), b);
+    }
+    assert_true(script_status(f.script, rows, 8) == 3);
+    assert_true(rows[0].quarantined_until_us > 0);
+    assert_int_equal(rows[1].quarantined_until_us, 0);
+    struct script *old = f.script;
+    struct script_env env = {.role = SCRIPT_WORKER, .config = &f.config, .bundle = f.bundle, .shm = f.shm};
+    f.script = script_new(&env, old, &f.diags); /* a reload: perhaps it is mended */
+    script_free(old);
+    assert_int_equal(atomic_load(stuck), 0);
+    fixture_fini(&f);
+}
+
 static void
 marks_the_worker_while_it_is_inside_a_script(void **state)
 {
@@ -149,6 +196,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ends_every_hostile_pick_and_serves_by_the_fallback),
+        cmocka_unit_test(keeps_the_other_workers_out_of_a_script_that_one_is_stuck_in),
         cmocka_unit_test(marks_the_worker_while_it_is_inside_a_script),
         cmocka_unit_test(collects_what_a_wasteful_strategy_leaves),
         cmocka_unit_test(leaves_a_fast_script_alone_for_seconds_of_picks),

@@ -45,7 +45,8 @@ is_over_limit(const struct proxy *proxy)
     for (unsigned i = 0; i < workers && i < SHM_WORKERS_MAX; i++) {
         sum += atomic_load_explicit(&shm_worker(proxy->shm, i)->connections, memory_order_relaxed);
     }
-    return sum >= proxy->generation->config->limits.connections;
+    uint32_t limit = proxy->generation->config->limits.connections;
+    return limit != 0 && sum >= limit;
 }
 
 static void

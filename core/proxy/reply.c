@@ -175,7 +175,12 @@ location(struct stream *stream, struct slice to)
             len += stream->query.len;
         }
     }
-    return (struct slice){out, len};
+    /* "//name" would be read as another host: only the file may ask for that, no request. */
+    size_t skip = 0;
+    bool is_meant = to.len > 1 && to.at[0] == '/' && to.at[1] == '/';
+    while (!is_meant && len - skip > 1 && out[skip] == '/' && out[skip + 1] == '/')
+        skip++;
+    return (struct slice){out + skip, len - skip};
 }
 
 void

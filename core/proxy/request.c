@@ -1,8 +1,11 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "core/base/text.h"
 #include "core/http/uri.h"
 #include "core/proxy/proxy_internal.h"
+
+static const struct slice allowed = {"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH", 44};
 
 static void
 refuse_head(struct stream *stream)
@@ -115,6 +118,26 @@ proxy_request(struct stream *stream)
     attempt_begin(stream);
 }
 
+/* RFC 9110 §7.6.2: at zero TRACE and OPTIONS end here, else one hop less is left. False: answered. */
+static bool
+count_forwards(struct stream *stream)
+{
+    struct h1_head *head = &stream->parser.head;
+    uint64_t left;
+    if (head->method != METHOD_TRACE && head->method != METHOD_OPTIONS) return true;
+    struct header *row = headers_find_name(&head->headers, SLICE_LIT("max-forwards"));
+    if (row == NULL || !text_parse_u64(row->value, UINT32_MAX, &left)) return true;
+    if (left > 0) {
+        row->value = slice_of(arena_printf(&stream->arena, "%llu", (unsigned long long)left - 1));
+        return true;
+    }
+    if (head->method == METHOD_OPTIONS)
+        reply_text(stream, 200, NULL, SLICE_NONE, SLICE_LIT("Allow"), allowed);
+    else
+        reply_reason(stream, REASON_BAD_REQUEST, 405, "TRACE is not answered here");
+    return false;
+}
+
 static void
 route_request(struct stream *stream)
 {
@@ -133,10 +156,10 @@ route_request(struct stream *stream)
         return;
     }
     if (head->form == TARGET_ASTERISK) { /* RFC 9110 §9.3.7: asked of the server itself */
-        reply_text(stream, 200, NULL, SLICE_NONE, SLICE_LIT("Allow"),
-            SLICE_LIT("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"));
+        reply_text(stream, 200, NULL, SLICE_NONE, SLICE_LIT("Allow"), allowed);
         return;
     }
+    if (!count_forwards(stream)) return;
     if (!find_path(stream, false, &stream->path)) return;
     if (head->has_query && !uri_query_is_valid(head->query)) {
         refuse(stream, "the query holds a byte that must be escaped");

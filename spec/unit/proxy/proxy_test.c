@@ -513,6 +513,38 @@ the_pick_that_answers_sets_its_cookies(void **state)
     rig_free(rig);
 }
 
+static void
+max_forwards_counts_down_to_an_answer_of_ours(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client, "OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n");
+    rig_expect(rig, client, "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n");
+    assert_false(rig_has_connection(rig, 0));
+    rig_say(rig, client, "OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 10\r\n\r\n");
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "Max-Forwards: 9\r\n");
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
+static void
+a_redirect_to_the_path_stays_on_this_host(void **state)
+{
+    struct rig *rig = rig_new(RIG_YAML("  - match: { path_prefix: / }\n    slashes: keep\n    redirect: { "
+                                       "to: \"$path\", status: 302 }\n",
+                                  ""),
+        0);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client, "GET //evil.example/x HTTP/1.1\r\nHost: a\r\n\r\n");
+    rig_expect(rig, client, "Location: /evil.example/x\r\n");
+    rig_hang_up(client);
+    rig_free(rig);
+}
+
 int
 main(void)
 {
@@ -536,6 +568,8 @@ main(void)
         cmocka_unit_test(heads_up_to_their_limit_pass_and_no_further),
         cmocka_unit_test(bodies_past_their_limit_get_413),
         cmocka_unit_test(the_pick_that_answers_sets_its_cookies),
+        cmocka_unit_test(max_forwards_counts_down_to_an_answer_of_ours),
+        cmocka_unit_test(a_redirect_to_the_path_stays_on_this_host),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

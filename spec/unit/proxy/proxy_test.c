@@ -534,7 +534,7 @@ static void
 a_redirect_to_the_path_stays_on_this_host(void **state)
 {
     struct rig *rig = rig_new(RIG_YAML("  - match: { path_prefix: / }\n    slashes: keep\n    redirect: { "
-                                       "to: \"$path\", status: 302 }\n",
+                                       "to: /$path, status: 302 }\n",
                                   ""),
         0);
     struct heard *client = rig_client(rig);

@@ -110,6 +110,13 @@ on_target_timer(evutil_socket_t fd, short what, void *context)
 
 /* ---- verdicts */
 
+const char *
+endpoint_id(struct health *health, uint32_t slot)
+{
+    static struct slot_text text; /* 6 KiB: not for a stack frame */
+    return slot_read(health->shm, slot, NULL, &text) ? text.id : "?";
+}
+
 static void
 target_state(struct target *target, enum slot_state state, const char *reason)
 {
@@ -125,8 +132,8 @@ target_state(struct target *target, enum slot_state state, const char *reason)
     }
     if (before == SLOT_UNPROVEN && state == SLOT_HEALTHY) return; /* each start would log every endpoint */
     log_info(state == SLOT_HEALTHY ? "endpoint is healthy" : "endpoint is unhealthy",
-        F_UINT("slot", target->slot), F_STR("service", shm_name_text(health->shm, target->service)),
-        F_STR("reason", reason));
+        F_STR("endpoint", endpoint_id(health, target->slot)),
+        F_STR("service", shm_name_text(health->shm, target->service)), F_STR("reason", reason));
 }
 
 static bool

@@ -102,6 +102,8 @@ void target_schedule(struct target *target, uint64_t us);
 
 /* ---- passive.c */
 /* Looks at what the workers counted: probes what began to fail, ejects where nothing probes, restores. */
+/* The endpoint's name for a person; borrowed until the next call. */
+const char *endpoint_id(struct health *health, uint32_t slot);
 void passive_scan(struct health *health, uint64_t now_us);
 
 #endif

@@ -56,7 +56,7 @@ target_eject(struct target *target, struct service_counts *counts, uint32_t fail
     snprintf(reason, sizeof reason, "ejected for %u s: %u requests failed in a row",
         (unsigned)(span / 1000000), failures);
     target_state(target, SLOT_EJECTED, reason);
-    log_info("endpoint ejected", F_UINT("slot", target->slot),
+    log_info("endpoint ejected", F_STR("endpoint", endpoint_id(target->health, target->slot)),
         F_STR("service", shm_name_text(health->shm, target->service)), F_UINT("failures", failures),
         F_US("span", span));
 }
@@ -69,7 +69,7 @@ target_restore(struct target *target, struct slot *slot, uint64_t now_us)
     target->eject_until_us = 0;
     target->restored_us = now_us;
     target_state(target, SLOT_HEALTHY, "its ejection is over");
-    log_info("endpoint restored", F_UINT("slot", target->slot),
+    log_info("endpoint restored", F_STR("endpoint", endpoint_id(target->health, target->slot)),
         F_STR("service", shm_name_text(target->health->shm, target->service)));
 }
 

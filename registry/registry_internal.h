@@ -15,17 +15,23 @@
 enum {
     WAIT_DEFAULT_S = 30, /* of a held query */
     WAIT_MAX_S = 60,
-    STREAM_REFRESH_S = 30,     /* an unchanged snapshot so often shows that a stream lives */
-    STREAM_STUCK_S = 30,       /* a watcher that reads nothing for so long is ended */
-    TICK_US = 100000,          /* how exactly the above are kept */
-    NOTIFY_GAP_US = 10000,     /* changes within this go out as one */
+    STREAM_REFRESH_S = 30, /* an unchanged snapshot so often shows that a stream lives */
+    STREAM_STUCK_S = 30,   /* a watcher that reads nothing for so long is ended */
+    TICK_US = 100000,      /* how exactly the above are kept */
+    NOTIFY_GAP_US = 10000, /* changes within this go out as one */
     NOTIFY_GAP_MAX_US = 500000,
-    NOTIFY_COST = 4,           /* at most a fifth of the time goes into telling watchers */
+    NOTIFY_COST = 4, /* at most a fifth of the time goes into telling watchers */
     LAPSE_GRAIN_US = 50000,
 };
 
 /* Forms in which a snapshot is sent. Each is rendered once per index and shared. */
-enum snapshot_form { SNAPSHOT_V1_JSON, SNAPSHOT_V2_JSON, SNAPSHOT_V1_PROTO, SNAPSHOT_V2_PROTO, SNAPSHOT_FORMS };
+enum snapshot_form {
+    SNAPSHOT_V1_JSON,
+    SNAPSHOT_V2_JSON,
+    SNAPSHOT_V1_PROTO,
+    SNAPSHOT_V2_PROTO,
+    SNAPSHOT_FORMS
+};
 
 struct snapshot {
     struct snapshot *next;
@@ -76,15 +82,19 @@ struct registry {
 /* registry.c: after every change of the model. */
 void registry_changed(struct registry *registry);
 
-/* render.c: a borrowed reference that lives until the next change; NULL: out of memory. `service` NULL: all. */
-MUST_CHECK struct serve_blob *render_snapshot(struct registry *registry, enum snapshot_form form, const char *service);
+/* render.c: a borrowed reference that lives until the next change; NULL: out of memory. `service` NULL: all.
+ */
+MUST_CHECK
+struct serve_blob *render_snapshot(struct registry *registry, enum snapshot_form form, const char *service);
 void render_forget(struct registry *registry);
 void render_instance_v1(const struct instance *instance, struct strbuf *out);
 void render_instance_v2(const struct registry *registry, const struct instance *instance, struct strbuf *out);
 void render_metrics(const struct registry *registry, struct strbuf *out);
 
 /* watch.c */
-MUST_CHECK struct watcher *watch_add(struct registry *registry, struct serve_call *call, enum watcher_kind kind, struct slice service);
+MUST_CHECK
+struct watcher *watch_add(
+    struct registry *registry, struct serve_call *call, enum watcher_kind kind, struct slice service);
 void watch_remove(struct watcher *watcher); /* frees it; the call is the caller's business */
 void watch_query(struct registry *registry, struct serve_call *call, uint64_t wait_us, uint64_t now_us);
 void watch_stream(struct registry *registry, struct serve_call *call, struct slice service, uint64_t now_us);
@@ -97,7 +107,9 @@ void rest_handle(void *context, struct serve_call *call, const struct serve_requ
 void grpc_handle(void *context, struct serve_call *call, const struct serve_request *request);
 bool grpc_is_streaming(void *context, struct slice path);
 
-/* reflection.c: answers one ServerReflectionRequest (both versions have one wire). False: it does not parse. */
-MUST_CHECK bool reflection_answer(struct slice request, struct strbuf *out);
+/* reflection.c: answers one ServerReflectionRequest (both versions have one wire). False: it does not parse.
+ */
+MUST_CHECK
+bool reflection_answer(struct slice request, struct strbuf *out);
 
 #endif

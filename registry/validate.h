@@ -31,23 +31,28 @@ enum contract {
     CONTRACT_LOOSE,   /* id, serviceName, and url or host with port */
 };
 
-/* Checks `spec` (slices borrowed from anywhere; port 0 and empty slices are "not given") and fills in what the rest says:
- * host and port from the url, the url from host and port, weight 1. False: *complaint. */
-MUST_CHECK bool validate_spec(struct spec *spec, enum contract contract, struct arena *arena, struct complaint *complaint);
+/* Checks `spec` (slices borrowed from anywhere; port 0 and empty slices are "not given") and fills in what
+ * the rest says: host and port from the url, the url from host and port, weight 1. False: *complaint. */
+MUST_CHECK
+bool validate_spec(
+    struct spec *spec, enum contract contract, struct arena *arena, struct complaint *complaint);
 
-/* The instance in a JSON object. v1 takes the six fields of the old contract and ignores every other key; v2 all.
- * `flags` (may be NULL) is told whether maintenance and draining were stated. */
+/* The instance in a JSON object. v1 takes the six fields of the old contract and ignores every other key; v2
+ * all. `flags` (may be NULL) is told whether maintenance and draining were stated. */
 struct stated {
     bool maintenance, draining, weight;
 };
-MUST_CHECK bool validate_json(
-    struct slice body, bool is_v2, struct arena *arena, struct spec *spec, struct stated *stated, struct complaint *complaint);
+MUST_CHECK
+bool validate_json(struct slice body, bool is_v2, struct arena *arena, struct spec *spec,
+    struct stated *stated, struct complaint *complaint);
 
 /* A PATCH of an instance: {maintenance, draining, weight}. Only what is stated changes *spec. */
-MUST_CHECK bool validate_patch(
-    struct slice body, struct arena *arena, struct spec *spec, struct stated *stated, struct complaint *complaint);
+MUST_CHECK
+bool validate_patch(struct slice body, struct arena *arena, struct spec *spec, struct stated *stated,
+    struct complaint *complaint);
 
 /* Empty, or a JSON object; kept in compact form in the arena. */
-MUST_CHECK bool validate_metadata(struct slice text, struct arena *arena, struct slice *out);
+MUST_CHECK
+bool validate_metadata(struct slice text, struct arena *arena, struct slice *out);
 
 #endif

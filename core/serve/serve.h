@@ -100,8 +100,9 @@ void serve_finish(struct serve_call *call, enum grpc_code code, const char *mess
 size_t serve_pending_bytes(const struct serve_call
         *call); /* queued and unsent: a watcher that does not read is ended by its owner */
 
-/* For held calls: called once if the peer goes away before the reply is done; the call is then dead. A
- * bidirectional or client-streaming method also gets every further message here. */
+/* For held calls: `gone` is called once if the peer goes away before the reply is done (an HTTP/1 client that
+ * closes its sending side counts as gone: most that do so are) or its grpc-timeout passes; the call is then
+ * dead. A bidirectional or client-streaming method also gets every further message here. */
 void serve_on_gone(struct serve_call *call, void (*gone)(void *context), void *context);
 void serve_on_message(
     struct serve_call *call, void (*message)(void *context, struct slice bytes, bool end), void *context);

@@ -28,8 +28,8 @@ add_frame(struct strbuf *out, uint8_t type, uint8_t flags, uint8_t stream, struc
     strbuf_add_slice(out, payload);
 }
 
-/* RFC 7541: 0x83 :method POST, 0x86 :scheme http, :authority (1) and :path (4) literal, content-type (31) literal; all short
- * strings. */
+/* RFC 7541: 0x83 :method POST, 0x86 :scheme http, :authority (1) and :path (4) literal, content-type (31)
+ * literal; all short strings. */
 static void
 add_call(struct strbuf *out, uint8_t stream, const char *path)
 {

@@ -554,6 +554,34 @@ idle_connections_past_their_limit_go_once_nobody_needs_them(void **state)
     rig_free(rig);
 }
 
+static void
+a_connection_that_takes_too_long_goes_to_another_endpoint(void **state)
+{
+    struct rig *rig = rig_new(TIMED("connect: 200ms"), 2);
+    int filler[4];
+    (void)state;
+    assert_int_equal(listen(rig->backend[0], 0), 0); /* a full queue drops SYN */
+    for (int i = 0; i < 4; i++) {
+        struct sockaddr_in address = {.sin_family = AF_INET,
+            .sin_port = htons(rig->backend_port[0]),
+            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        filler[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        (void)!connect(filler[i], (struct sockaddr *)&address, sizeof address);
+    }
+    struct heard *client = rig_client(rig);
+    rig_say(rig, client, POST);
+    struct heard *backend = rig_backend(rig, 1);
+    rig_expect(rig, backend, "\r\n\r\nhi");
+    rig_say(rig, backend, OK);
+    rig_expect(rig, client, "\r\n\r\nok");
+    assert_int_equal(fake_failures, 1);
+    for (int i = 0; i < 4; i++)
+        close(filler[i]);
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
 int
 main(void)
 {
@@ -578,6 +606,7 @@ main(void)
         cmocka_unit_test(short_of_descriptors_the_longest_idle_client_goes_first),
         cmocka_unit_test(with_every_client_busy_accepting_waits_for_one_to_go),
         cmocka_unit_test(idle_connections_past_their_limit_go_once_nobody_needs_them),
+        cmocka_unit_test(a_connection_that_takes_too_long_goes_to_another_endpoint),
         cmocka_unit_test(a_half_closed_client_gets_its_answer),
         cmocka_unit_test(a_client_that_closed_is_found_out_by_a_100),
         cmocka_unit_test(past_the_connection_limit_clients_get_503),

@@ -120,6 +120,12 @@ tunnels_carry_much_both_ways_with_back_pressure(void **state)
 }
 
 static void
+on_drained(void *context)
+{
+    ((struct rig *)context)->drained = true;
+}
+
+static void
 idle_tunnels_end(void **state)
 {
     struct rig *rig = rig_new(
@@ -139,6 +145,33 @@ idle_tunnels_end(void **state)
     rig_free(rig);
 }
 
+static void
+tunnels_outlive_reloads_and_drain_by_their_own_limit(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client, UPGRADE);
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    rig_say(rig, backend, SWITCH);
+    rig_expect(rig, client, "\r\n\r\n");
+    rig_use(rig, RIG_PLAIN);
+    assert_int_equal(rig->proxy->generation->refs, 1);
+    rig_say(rig, client, "still here");
+    rig_expect(rig, backend, "still here");
+    proxy_drain(rig->proxy, 100000, 600000, on_drained, rig);
+    uint64_t began_us = clock_now_us();
+    rig_say(rig, backend, "and back");
+    rig_expect(rig, client, "and back");
+    RIG_WAIT(rig, "the drain's end", rig->drained);
+    assert_true(clock_now_us() - began_us > 400000);
+    rig_expect_end(rig, client);
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
 int
 main(void)
 {
@@ -148,6 +181,7 @@ main(void)
         cmocka_unit_test(h2c_never_travels),
         cmocka_unit_test(tunnels_carry_much_both_ways_with_back_pressure),
         cmocka_unit_test(idle_tunnels_end),
+        cmocka_unit_test(tunnels_outlive_reloads_and_drain_by_their_own_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

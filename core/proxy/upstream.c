@@ -12,6 +12,7 @@ enum {
     YOUNG_US = 1000000,     /* a request that can't be replayed takes no connection idle for longer */
     KEEP_ALIVE_SLACK_S = 1, /* before the moment the backend named: its FIN needs time to arrive */
     ENDPOINT_STEP = 64,
+    HOST_SPARE = 16,   /* brackets, port, NUL; or "localhost" */
     BURST_FACTOR = 16, /* of limits.pool_per_endpoint, between two sweeps */
 };
 
@@ -31,21 +32,19 @@ endpoint_set_text(struct endpoint *endpoint, const struct slot_text *text, uint3
     size_t prefix = strnlen(text->path_prefix, SLOT_PATH_BYTES - 1);
     while (prefix > 0 && text->path_prefix[prefix - 1] == '/')
         prefix--;
-    char *block = malloc(id + prefix + host + 16);
+    char *block = malloc(id + prefix + host + HOST_SPARE);
     if (block == NULL) return false;
     free(endpoint->id);
     endpoint->id = memcpy(block, text->id, id);
     endpoint->id_len = (uint32_t)id;
     endpoint->prefix = memcpy(block + id, text->path_prefix, prefix);
     endpoint->prefix_len = (uint32_t)prefix;
-    endpoint->host = memcpy(block + id + prefix, text->host, host);
-    if (text->address.any.sa_family == AF_UNIX) {
-        endpoint->host = memcpy(block + id + prefix, "localhost", 9 < host ? 9 : host);
-        endpoint->host_len = (uint32_t)(9 < host ? 9 : host);
-    } else {
-        endpoint->host_len = (uint32_t)host + (uint32_t)snprintf(block + id + prefix + host, 16, ":%u",
-                                                  (unsigned)(port & 0xffff));
-    }
+    endpoint->host = block + id + prefix;
+    const char *form =
+        memchr(text->host, ':', host) != NULL && text->host[0] != '[' ? "[%.*s]:%u" : "%.*s:%u";
+    if (text->address.any.sa_family == AF_UNIX) form = "localhost"; /* a path is no host */
+    endpoint->host_len = (uint32_t)snprintf(
+        endpoint->host, host + HOST_SPARE, form, (int)host, text->host, (unsigned)(port & 0xffff));
     return true;
 }
 

@@ -55,6 +55,36 @@ struct config_timeouts { /* microseconds; 0: none */
         request;
 };
 
+/* What a service takes at once; past it requests wait in its queue. A route has `queue` and `queue_timeout` of its own. */
+struct config_queue_limits {
+    uint32_t active_per_endpoint, active; /* exact over all workers; 0: no limit */
+    uint32_t queue;                       /* how many may wait, over all workers; 0: nobody waits */
+    uint64_t queue_timeout;               /* microseconds, at least 1 ms */
+};
+
+struct config_body_limits {
+    uint64_t bytes; /* of a request body; 0: any */
+    uint64_t rate;  /* bytes a second that a request body must average; 0: off */
+};
+
+/* Failures after which another attempt may be made: bits of config_retry.on. */
+enum { RETRY_ON_NEVER_SENT = 1 << 0, RETRY_ON_IDEMPOTENT_RESET = 1 << 1 };
+
+struct config_retry {
+    uint32_t attempts;       /* further ones after the first; 0: none */
+    uint32_t budget_percent; /* of the requests of the last 10 s, beside 10 a second */
+    uint32_t on;
+    uint64_t per_try;   /* microseconds from an attempt's begin to its response head; 0: no limit of its own */
+    uint64_t status[2]; /* bit n: an idempotent request answered 500 + n is tried again */
+};
+
+static inline bool
+config_retry_has_status(const struct config_retry *retry, int status)
+{
+    unsigned n = (unsigned)status - 500u;
+    return n < 100 && (retry->status[n / 64] >> (n % 64) & 1) != 0;
+}
+
 struct config_target {
     uint32_t service; /* index into config.services */
     uint32_t weight;
@@ -85,6 +115,10 @@ struct config_route {
     bool slashes_keep; /* slashes: keep */
     struct config_timeouts timeouts; /* route over service over top level, already merged for single-target routes */
     bool own_timeouts;               /* the route itself stated some */
+    struct config_queue_limits queue; /* merged as timeouts are; the active ones are the service's */
+    struct config_body_limits body;
+    struct config_retry retry;
+    bool own_limits, own_retry;
     struct place place;
 };
 
@@ -111,7 +145,10 @@ struct config_service {
     size_t endpoint_count;
     struct config_plugin strategy;
     struct config_health health;
-    struct config_timeouts timeouts; /* service over top level */
+    struct config_timeouts timeouts; /* service over top level; so are the next three */
+    struct config_queue_limits queue;
+    struct config_body_limits body;
+    struct config_retry retry;
     struct place place;
 };
 
@@ -138,9 +175,14 @@ struct config_cidr {
 struct config_limits {
     uint32_t header_bytes, headers, uri_bytes;
     uint64_t body_bytes;
+    uint64_t body_rate;     /* as config_body_limits.rate */
     uint32_t connections;   /* client connections over all workers */
+    uint32_t connections_per_client; /* the same for one client address; 0: no limit */
+    uint32_t keepalive_requests;     /* on one client connection; 0: no limit */
+    uint64_t max_connection_age;     /* microseconds, to be spread by ± 10 %; 0: no limit */
     uint32_t max_endpoints; /* fixed at start: a reload that changes it is told so */
     uint32_t pool_per_endpoint;
+    struct config_queue_limits queue; /* what services start from */
 };
 
 struct config_log {
@@ -182,6 +224,7 @@ struct config {
     const char *zone;
     struct config_timeouts timeouts;
     struct config_limits limits;
+    struct config_retry retry; /* what services start from */
     struct config_drain drain;
     struct config_log log;
     void *places; /* of config_place */

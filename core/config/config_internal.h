@@ -28,6 +28,9 @@ MUST_CHECK const char *options_json(struct load *load, const struct node *node);
 
 /* Each appends what it lacks to diags. services_load fills `names`, which routes_load asks. */
 void services_load(struct load *load, const struct node *list, struct index *names);
+/* What a service or route has where it states nothing of its own; service NULL: a route with several. */
+void service_defaults(const struct config *config, struct config_service *service);
+void route_defaults(const struct config *config, const struct config_service *service, struct config_route *route);
 void routes_load(struct load *load, const struct node *list, const struct index *names);
 const char *service_name_at(const void *config, uint32_t at);
 

@@ -133,17 +133,13 @@ flat_services(struct load *load, const struct node *root, const struct flat *fla
     struct config_service *services = load_alloc(load, 2 * sizeof *services);
     struct config_endpoint *admin = load_alloc(load, sizeof *admin);
     if (services == NULL || admin == NULL) return;
-    services[0] = (struct config_service){
-        .name = FLAT_SERVICE, .discover = "*", .timeouts = config->timeouts, .place = root->place};
+    services[0] = (struct config_service){.name = FLAT_SERVICE, .discover = "*", .place = root->place};
     services[0].strategy.options = (struct config_options){"services." FLAT_SERVICE ".options", "{}"};
     flat_health(load, root, flat, &services[0]);
     *admin = (struct config_endpoint){
         .id = config->admin.text, .address = config->admin, .weight = 1, .metadata_json = ""};
-    services[1] = (struct config_service){.name = ADMIN_SERVICE,
-        .endpoints = admin,
-        .endpoint_count = 1,
-        .timeouts = config->timeouts,
-        .place = root->place};
+    services[1] = (struct config_service){
+        .name = ADMIN_SERVICE, .endpoints = admin, .endpoint_count = 1, .place = root->place};
     services[1].strategy.options = (struct config_options){"services." ADMIN_SERVICE ".options", "{}"};
     services[1].health = (struct config_health){.interval_us = 5000000,
         .fast_interval_us = 5000000,
@@ -151,6 +147,8 @@ flat_services(struct load *load, const struct node *root, const struct flat *fla
         .rise = 2,
         .fall = 3,
         .jitter = 0.1};
+    service_defaults(config, &services[0]);
+    service_defaults(config, &services[1]);
     config->services = services;
     config->service_count = 2;
     /* what failed is in diags */
@@ -176,7 +174,7 @@ flat_routes(struct load *load, const struct node *root)
     for (size_t i = 0; i < 2; i++) {
         routes[i].targets = &targets[i];
         routes[i].target_count = routes[i].weight_total = 1;
-        routes[i].timeouts = config->timeouts;
+        route_defaults(config, &config->services[targets[i].service], &routes[i]);
         routes[i].place = root->place;
     }
     config->routes = routes;

@@ -95,7 +95,9 @@ row_scalars(struct print *print, const char *indent, const struct block *block, 
         uint64_t wide = 0;
         uint32_t narrow = 0;
         char duration[32];
-        if (key->type == KEY_LATER || key->type == KEY_OTHER || key->type == KEY_TEXT) continue;
+        if (key_is_pending(block, key->name) || key->type == KEY_LATER || key->type == KEY_OTHER ||
+            key->type == KEY_TEXT)
+            continue;
         strbuf_printf(&print->out, "%s%s: ", indent, key->name);
         if (key->type == KEY_DURATION || key->type == KEY_SIZE) memcpy(&wide, at, sizeof wide);
         if (key->type == KEY_SIZE32 || key->type == KEY_NUMBER || key->type == KEY_WORD)
@@ -112,6 +114,27 @@ row_scalars(struct print *print, const char *indent, const struct block *block, 
         }
         strbuf_add_char(&print->out, '\n');
     }
+}
+
+static void
+print_retry(struct print *print, const char *indent, const struct config_retry *retry)
+{
+    const char *comma = "";
+    row_scalars(print, indent, &retry_block, retry);
+    strbuf_printf(&print->out, "%sbudget: %u%%\n%son: [", indent, retry->budget_percent, indent);
+    for (unsigned i = 0; retry_on_words[i] != NULL; i++) {
+        if ((retry->on >> i & 1) == 0) continue;
+        strbuf_printf(&print->out, "%s%s", comma, retry_on_words[i]);
+        comma = ", ";
+    }
+    strbuf_printf(&print->out, "]\n%sstatus: [", indent);
+    comma = "";
+    for (int status = 500; status < 600; status++) {
+        if (!config_retry_has_status(retry, status)) continue;
+        strbuf_printf(&print->out, "%s%d", comma, status);
+        comma = ", ";
+    }
+    strbuf_add_text(&print->out, "]\n");
 }
 
 /* ---- routes
@@ -220,9 +243,18 @@ print_route(struct print *print, const struct config_route *route)
     }
     strbuf_printf(&print->out, "    path: %s\n    slashes: %s\n", route->path_raw ? "raw" : "normal",
         route->slashes_keep ? "keep" : "merge");
-    if (!route->own_timeouts) return;
-    strbuf_add_text(&print->out, "    timeouts:\n");
-    row_scalars(print, "      ", &route_timeouts_block, &route->timeouts);
+    if (route->own_timeouts) {
+        strbuf_add_text(&print->out, "    timeouts:\n");
+        row_scalars(print, "      ", &route_timeouts_block, &route->timeouts);
+    }
+    if (route->own_limits) {
+        strbuf_add_text(&print->out, "    limits:\n");
+        row_scalars(print, "      ", &route_limits_block, route);
+    }
+    if (route->own_retry) {
+        strbuf_add_text(&print->out, "    retry:\n");
+        print_retry(print, "      ", &route->retry);
+    }
 }
 
 /* ---- services
@@ -272,6 +304,14 @@ print_service(struct print *print, const struct config_service *service)
     }
     strbuf_add_text(out, "    timeouts:\n");
     row_scalars(print, "      ", &service_timeouts_block, &service->timeouts);
+    if (!key_is_pending(&service_block, "limits")) {
+        strbuf_add_text(out, "    limits:\n");
+        row_scalars(print, "      ", &service_limits_block, service);
+    }
+    if (!key_is_pending(&service_block, "retry")) {
+        strbuf_add_text(out, "    retry:\n");
+        print_retry(print, "      ", &service->retry);
+    }
 }
 
 /* ---- the rest
@@ -379,6 +419,10 @@ print_all(struct print *print)
     row_scalars(print, "  ", &timeouts_block, &config->timeouts);
     strbuf_add_text(out, "limits:\n");
     row_scalars(print, "  ", &limits_block, &config->limits);
+    if (!key_is_pending(&config_block, "retry")) {
+        strbuf_add_text(out, "retry:\n");
+        print_retry(print, "  ", &config->retry);
+    }
     strbuf_add_text(out, "drain:\n");
     row_scalars(print, "  ", &drain_block, &config->drain);
     print_log(print);

@@ -346,13 +346,13 @@ static const struct key route_keys[] = {
     {"respond", KEY_OTHER, 0, 0, 0, NULL, NULL},
     {"rewrite", KEY_OTHER, 0, 0, 0, NULL, NULL},
     {"timeouts", KEY_OTHER, 0, 0, 0, NULL, NULL},
+    {"limits", KEY_OTHER, 0, 0, 0, NULL, NULL},
+    {"retry", KEY_OTHER, 0, 0, 0, NULL, NULL},
     {"slashes", KEY_OTHER, 0, 0, 0, NULL, NULL},
     {"path", KEY_OTHER, 0, 0, 0, NULL, take_path_mode},
     {"name", KEY_OTHER, 0, 0, 0, NULL, take_name},
     {"filters", KEY_LATER, 0, 0, 0, NULL, NULL},
     {"errors", KEY_LATER, 0, 0, 0, NULL, NULL},
-    {"limits", KEY_LATER, 0, 0, 0, NULL, NULL},
-    {"retry", KEY_LATER, 0, 0, 0, NULL, NULL},
 };
 BLOCK(route, "a route", route_keys);
 
@@ -438,16 +438,32 @@ action_read(struct load *load, const struct node *node, const struct index *name
         refuse(load, rewrite->key_place, NULL, "rewrite needs 'service': nothing else is sent on");
 }
 
-static void
-timeouts_read(struct load *load, const struct node *node, struct config_route *route)
+void
+route_defaults(const struct config *config, const struct config_service *service, struct config_route *route)
 {
-    const struct node *timeouts = node_find(node, "timeouts");
-    route->timeouts = load->config->timeouts;
-    if (route->target_count == 1)
-        route->timeouts = load->config->services[route->targets[0].service].timeouts;
-    if (timeouts == NULL) return;
-    route->own_timeouts = timeouts->count > 0;
-    block_read(load, &route_timeouts_block, timeouts, &route->timeouts);
+    route->timeouts = service == NULL ? config->timeouts : service->timeouts;
+    route->queue = service == NULL ? config->limits.queue : service->queue;
+    route->body = service == NULL
+                      ? (struct config_body_limits){config->limits.body_bytes, config->limits.body_rate}
+                      : service->body;
+    route->retry = service == NULL ? config->retry : service->retry;
+}
+
+/* After the target is known: it says what the route starts from. */
+static void
+overrides_read(struct load *load, const struct node *node, struct config_route *route)
+{
+    const struct config *config = load->config;
+    const struct node *timeouts = node_find(node, "timeouts"), *limits = node_find(node, "limits");
+    const struct node *retry = node_find(node, "retry");
+    route_defaults(
+        config, route->target_count == 1 ? &config->services[route->targets[0].service] : NULL, route);
+    if (timeouts != NULL) block_read(load, &route_timeouts_block, timeouts, &route->timeouts);
+    if (limits != NULL) block_read(load, &route_limits_block, limits, route);
+    if (retry != NULL) block_read(load, &retry_block, retry, &route->retry);
+    route->own_timeouts = timeouts != NULL && timeouts->count > 0;
+    route->own_limits = limits != NULL && limits->count > 0;
+    route->own_retry = retry != NULL && retry->count > 0;
 }
 
 static const char *
@@ -502,7 +518,7 @@ route_read(struct load *load, const struct node *node, const struct index *names
     block_read(load, &route_block, node, route);
     if (match != NULL) match_read(load, match, route);
     action_read(load, node, names, route);
-    timeouts_read(load, node, route);
+    overrides_read(load, node, route);
 }
 
 void

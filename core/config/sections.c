@@ -47,33 +47,10 @@ BLOCK(timeouts, "timeouts", timeouts_keys);
 BLOCK(service_timeouts, "a service's timeouts", service_timeouts_keys);
 BLOCK(route_timeouts, "a route's timeouts", route_timeouts_keys);
 
-#define L(name, type, min, max)                                                                              \
-    {                                                                                                        \
-#name, type, offsetof(struct config_limits, name), min, max, NULL, NULL                              \
-    }
 #define LATER(name)                                                                                          \
     {                                                                                                        \
         name, KEY_LATER, 0, 0, 0, NULL, NULL                                                                 \
     }
-static const struct key limits_keys[] = {
-    L(header_bytes, KEY_SIZE32, 1024, 1 << 20),
-    L(headers, KEY_NUMBER, 1, 1000),
-    L(uri_bytes, KEY_SIZE32, 64, 1 << 20),
-    L(body_bytes, KEY_SIZE, 0, UINT64_MAX / 2),
-    L(connections, KEY_NUMBER, 1, 10000000),
-    L(max_endpoints, KEY_NUMBER, 1, 1000000),
-    L(pool_per_endpoint, KEY_NUMBER, 0, 65535),
-    LATER("active_per_endpoint"),
-    LATER("active"),
-    LATER("queue"),
-    LATER("queue_timeout"),
-    LATER("body_rate"),
-    LATER("connections_per_client"),
-    LATER("keepalive_requests"),
-    LATER("max_connection_age"),
-};
-BLOCK(limits, "limits", limits_keys);
-
 static const struct key drain_keys[] = {
     {"delay", KEY_DURATION, offsetof(struct config_drain, delay_us), 0, 0, NULL, NULL},
     {"requests", KEY_DURATION, offsetof(struct config_drain, requests_us), 0, 0, NULL, NULL},
@@ -401,6 +378,7 @@ take_zone(struct load *load, const struct node *node, void *target)
     }
 BLOCK_TAKER(timeouts, timeouts)
 BLOCK_TAKER(limits, limits)
+BLOCK_TAKER(retry, retry)
 BLOCK_TAKER(drain, drain)
 BLOCK_TAKER(log, log)
 
@@ -409,19 +387,15 @@ static const struct key config_keys_table[] = {
     {"workers", KEY_OTHER, 0, 0, 0, NULL, take_workers},
     {"routes", KEY_OTHER, 0, 0, 0, NULL, NULL},   /* by routes_load, once the services are known */
     {"services", KEY_OTHER, 0, 0, 0, NULL, NULL}, /* by services_load, once the rest is */
-    {"registry", KEY_OTHER, 0, 0, 0, NULL, take_registry},
-    {"admin", KEY_OTHER, 0, 0, 0, NULL, take_admin},
+    {"registry", KEY_OTHER, 0, 0, 0, NULL, take_registry}, {"admin", KEY_OTHER, 0, 0, 0, NULL, take_admin},
     {"trusted_proxies", KEY_OTHER, 0, 0, 0, NULL, take_proxies},
     {"lua_path", KEY_OTHER, 0, 0, 0, NULL, take_lua_path},
     {"strategies_path", KEY_OTHER, 0, 0, 0, NULL, NULL}, /* by sections_load: it has defaults to append */
-    {"state", KEY_OTHER, 0, 0, 0, NULL, take_state},
-    {"zone", KEY_OTHER, 0, 0, 0, NULL, take_zone},
-    {"timeouts", KEY_OTHER, 0, 0, 0, NULL, take_timeouts},
-    {"limits", KEY_OTHER, 0, 0, 0, NULL, take_limits},
-    {"drain", KEY_OTHER, 0, 0, 0, NULL, take_drain},
+    {"state", KEY_OTHER, 0, 0, 0, NULL, take_state}, {"zone", KEY_OTHER, 0, 0, 0, NULL, take_zone},
+    {"timeouts", KEY_OTHER, 0, 0, 0, NULL, take_timeouts}, {"limits", KEY_OTHER, 0, 0, 0, NULL, take_limits},
+    {"retry", KEY_OTHER, 0, 0, 0, NULL, take_retry}, {"drain", KEY_OTHER, 0, 0, 0, NULL, take_drain},
     {"log", KEY_OTHER, 0, 0, 0, NULL, take_log},
     {"include", KEY_OTHER, 0, 0, 0, NULL, NULL}, /* gone before this: include.c */
-    LATER("retry"),
 };
 
 /* A flat key beside new ones deserves more than "unknown". */
@@ -466,9 +440,15 @@ sections_default(struct load *load)
         .headers = 100,
         .uri_bytes = 8 << 10,
         .body_bytes = 0,
+        .body_rate = 512,
         .connections = 20000,
+        .keepalive_requests = 10000,
+        .max_connection_age = 3600 * s,
         .max_endpoints = 65536,
-        .pool_per_endpoint = 64};
+        .pool_per_endpoint = 64,
+        .queue = {.queue = 1000, .queue_timeout = 5 * s}};
+    config->retry = (struct config_retry){
+        .attempts = 2, .budget_percent = 20, .on = RETRY_ON_NEVER_SENT | RETRY_ON_IDEMPOTENT_RESET};
     config->drain = (struct config_drain){.requests_us = 30 * s, .tunnels_us = 30 * s, .keep_sessions = true};
     config->log = (struct config_log){.level = LOG_INFO, .format = LOG_LOGFMT};
     config->registry = (struct config_registry){.lease_ttl_us = 30 * s, .poll_interval_us = 10 * s};

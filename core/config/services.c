@@ -285,6 +285,19 @@ take_service_timeouts(struct load *load, const struct node *node, void *target)
     block_read(load, &service_timeouts_block, node, &service->timeouts);
 }
 
+static void
+take_service_limits(struct load *load, const struct node *node, void *target)
+{
+    block_read(load, &service_limits_block, node, target);
+}
+
+static void
+take_service_retry(struct load *load, const struct node *node, void *target)
+{
+    struct config_service *service = target;
+    block_read(load, &retry_block, node, &service->retry);
+}
+
 static const struct key service_keys[] = {
     {"discover", KEY_OTHER, 0, 0, 0, NULL, take_discover},
     {"endpoints", KEY_OTHER, 0, 0, 0, NULL, take_endpoints},
@@ -292,8 +305,8 @@ static const struct key service_keys[] = {
     {"options", KEY_OTHER, 0, 0, 0, NULL, take_options},
     {"health", KEY_OTHER, 0, 0, 0, NULL, take_health},
     {"timeouts", KEY_OTHER, 0, 0, 0, NULL, take_service_timeouts},
-    {"limits", KEY_LATER, 0, 0, 0, NULL, NULL},
-    {"retry", KEY_LATER, 0, 0, 0, NULL, NULL},
+    {"limits", KEY_OTHER, 0, 0, 0, NULL, take_service_limits},
+    {"retry", KEY_OTHER, 0, 0, 0, NULL, take_service_retry},
     {"tls", KEY_LATER, 0, 0, 0, NULL, NULL},
     {"slow_start", KEY_LATER, 0, 0, 0, NULL, NULL},
     {"panic", KEY_LATER, 0, 0, 0, NULL, NULL},
@@ -320,6 +333,15 @@ name_is_valid(struct load *load, const struct node *node)
     return ok;
 }
 
+void
+service_defaults(const struct config *config, struct config_service *service)
+{
+    service->timeouts = config->timeouts;
+    service->queue = config->limits.queue;
+    service->body = (struct config_body_limits){config->limits.body_bytes, config->limits.body_rate};
+    service->retry = config->retry;
+}
+
 static void
 service_read(struct load *load, const struct node *node, struct config_service *service)
 {
@@ -327,7 +349,7 @@ service_read(struct load *load, const struct node *node, struct config_service *
     const char *name = DEFAULT_STRATEGY;
     service->name = node->key;
     service->place = node->key_place;
-    service->timeouts = load->config->timeouts;
+    service_defaults(load->config, service);
     service->health = (struct config_health){
         .interval_us = 5000000, .timeout_us = 2000000, .rise = 2, .fall = 3, .jitter = 0.1};
     service->health.fast_interval_us = service->health.interval_us;

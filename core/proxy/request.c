@@ -24,6 +24,7 @@ static void
 refuse(struct stream *stream, const char *sentence)
 {
     atomic_fetch_add_explicit(&stream->proxy->totals->bad_requests, 1, memory_order_relaxed);
+    stream->parser.head.keep_alive = false; /* what stands behind it is not to be trusted either */
     reply_reason(stream, REASON_BAD_REQUEST, 400, sentence);
 }
 

@@ -85,19 +85,40 @@ static bool
 write_head(struct stream *stream, struct slice *written)
 {
     struct h1_head *answer = &stream->response.head;
-    const struct header *row = headers_find(&answer->headers, HEADER_UPGRADE);
-    struct slice protocol = row == NULL ? SLICE_NONE : row->value;
     h1_drop_hop_by_hop(&answer->headers);
     struct h1_out out = {.status = 101,
         .headers = &answer->headers,
         .no_framing = true,
         .connection = SLICE_LIT("upgrade"),
-        .upgrade = protocol};
+        .upgrade = answer->upgrade_protocol};
     size_t bound = h1_head_bound(&out, SLICE_NONE);
     char *text = arena_alloc(&stream->arena, bound);
-    if (protocol.len == 0 || text == NULL) return false;
+    if (text == NULL) return false;
     *written = (struct slice){text, h1_write_response(&out, text, bound)};
     return written->len > 0;
+}
+
+/* tunnel_pump gives the head's buffer back, but the log line at the end still names the request. */
+static bool
+keep_request(struct stream *stream)
+{
+    struct slice *kept[] = {&stream->parser.head.method_text, &stream->parser.head.target, &stream->path,
+        &stream->host, &stream->request_id, &stream->request.client_ip};
+    for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) {
+        if (kept[i]->len == 0) continue;
+        const char *copy = arena_strdup(&stream->arena, *kept[i]);
+        if (copy == NULL) return false;
+        kept[i]->at = copy;
+    }
+    return true;
+}
+
+/* RFC 9110 §7.8: a protocol that the request offered, or the backend switched to what nobody speaks. */
+static bool
+is_offered(const struct stream *stream)
+{
+    const struct h1_head *answer = &stream->response.head;
+    return answer->upgrade && header_list_has(stream->upgrade_list, answer->upgrade_protocol);
 }
 
 /* The backend said 101: what the client sent behind its request goes now, and from here on bytes are bytes.
@@ -107,8 +128,8 @@ tunnel_open(struct stream *stream)
 {
     struct proxy *proxy = stream->proxy;
     struct slice head;
-    if (stream->up.state != RELAY_DONE || !write_head(stream, &head) ||
-        !relay_queue(&stream->down, head.at, head.len)) {
+    if (stream->up.state != RELAY_DONE || !is_offered(stream) || !keep_request(stream) ||
+        !write_head(stream, &head) || !relay_queue(&stream->down, head.at, head.len)) {
         attempt_fail(stream, REASON_BAD_RESPONSE);
         return;
     }

@@ -7,7 +7,13 @@
 #include "core/base/log.h"
 #include "core/proxy/proxy_internal.h"
 
-enum { BURST_MAX = 64, PAUSE_US = 100000, SHED_MAX = 256, RECLAIM = 8 };
+enum {
+    BURST_MAX = 64,
+    PAUSE_US = 100000,
+    SHED_MAX = 256,
+    RECLAIM = 8,
+    ADOPT_MAX = 1024, /* a sibling's, in one turn: under a flood our own connections want their turns too */
+};
 
 static void
 accept_pause(struct proxy *proxy, int error)
@@ -225,4 +231,18 @@ proxy_listen(struct proxy *proxy, const int *fds, size_t count)
     accept_start(proxy);
     proxy_leave(proxy);
     return ok;
+}
+
+void
+proxy_accept_from(struct proxy *proxy, const int *fds, size_t count)
+{
+    bool may_accept = proxy->generation != NULL && proxy->drain == DRAIN_NO;
+    proxy_enter(proxy);
+    for (size_t i = 0; i < count; i++) {
+        for (unsigned n = 0; may_accept && !proxy->accept_paused && n < ADOPT_MAX; n++) {
+            if (!accept_one(proxy, fds[i])) break;
+        }
+        close(fds[i]);
+    }
+    proxy_leave(proxy);
 }

@@ -36,6 +36,10 @@ struct script *proxy_script(struct proxy *proxy); /* of the newest generation; N
  * then closed. Takes the descriptors; one already held (same inode) is kept and the double closed. */
 MUST_CHECK bool proxy_listen(struct proxy *proxy, const int *fds, size_t count);
 
+/* Listening sockets (non-blocking duplicates) of a sibling that does not run: takes what waits in their queues,
+ * up to a bound, then closes the descriptors. Nothing is taken while draining or out of descriptors. */
+void proxy_accept_from(struct proxy *proxy, const int *fds, size_t count);
+
 /* SIGTERM: no new connections; idle keep-alive connections close, answers say Connection: close; calls `done` once when no
  * stream is left or the limit (requests, tunnels; microseconds) passed and the rest were cut. */
 void proxy_drain(struct proxy *proxy, uint64_t requests_us, uint64_t tunnels_us, void (*done)(void *context), void *context);

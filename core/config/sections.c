@@ -464,7 +464,10 @@ sections_finish(struct load *load, const struct node *root)
 {
     struct config *config = load->config;
     struct config_registry *registry = &config->registry;
-    bool registry_only = registry->enabled && registry->url == NULL && node_find(root, "routes") == NULL &&
+    const struct node *block = node_find(root, "registry");
+    bool serves =
+        registry->url == NULL || node_find(block, "listen") != NULL; /* a file for `fluxgate registry` */
+    bool registry_only = registry->enabled && serves && node_find(root, "routes") == NULL &&
                          node_find(root, "services") == NULL && node_find(root, "listeners") == NULL;
     if (config->log.access_format == NULL) config->log.access_format = format_words[config->log.format];
     if (registry->store == NULL)
@@ -472,7 +475,7 @@ sections_finish(struct load *load, const struct node *root)
                               ? "memory"
                               : load_text(load, "sqlite:%s/registry.db", config->state_dir);
     if (registry_only) return;
-    if (registry->enabled && !registry->embedded && node_find(node_find(root, "registry"), "url") == NULL)
+    if (registry->enabled && !registry->embedded && node_find(block, "url") == NULL)
         refuse(load, registry->place, NULL, "registry needs 'embedded: true' or a 'url'");
     static const struct {
         const char *name, *example;

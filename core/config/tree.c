@@ -459,6 +459,12 @@ node_parse(struct load *load, const char *file, struct slice bytes)
 {
     struct parse parse = {.load = load, .file = file, .bytes = bytes};
     struct node *root = NULL;
+    static const struct slice mark = SLICE_LIT("\xef\xbb\xbf"); /* which libyaml counts as a column */
+    if (slice_starts_with(bytes, mark)) {
+        bytes.at += mark.len;
+        bytes.len -= mark.len;
+        parse.bytes = bytes;
+    }
     if (bytes.len > CONFIG_FILE_BYTES) {
         refuse(load, (struct place){file, 0, 0}, NULL, "longer than %d bytes", CONFIG_FILE_BYTES);
         return NULL;

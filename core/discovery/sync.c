@@ -65,7 +65,7 @@ sync_times_default(void)
         .idle = 90000000,
         .poll_timeout = 10000000,
         .backoff_first = 100000,
-        .backoff_last = 5000000,
+        .backoff_last = 2000000, /* a refused connection costs nothing, a gateway without endpoints does */
         .reprobe = 60000000};
 }
 

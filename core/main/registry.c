@@ -213,9 +213,11 @@ run_registry(const struct command_args *args)
     const char *why = "";
     process.config = load_checked(args->config, &process.bundle);
     if (process.config == NULL) return EXIT_FAILED;
-    if (!process.config->registry.enabled || !process.config->registry.embedded) {
+    if (!process.config->registry
+             .enabled) { /* `url` and `embedded` tell a gateway where it is, not the registry itself */
         fprintf(stderr,
-            "fluxgate: %s has no registry of its own to run; add\n  registry: { embedded: true }\n",
+            "fluxgate: %s says nothing of a registry; add\n  registry: { listen: { http: \"0.0.0.0:8081\", "
+            "grpc: \"0.0.0.0:9091\" } }\n",
             args->config);
         finish(&process);
         return EXIT_FAILED;
@@ -248,9 +250,8 @@ const struct command command_registry = {
     .name = "registry",
     .summary = "run the service registry alone",
     .usage = "registry -c FILE",
-    .help =
-        "Serves the registry that the configuration's `registry` block describes (embedded: true): REST on\n"
-        "listen.http (8081), gRPC on listen.grpc (9091). SIGHUP reloads, SIGTERM drains and ends it.",
+    .help = "Serves the registry that the configuration's `registry` block describes: REST on\n"
+            "listen.http (8081), gRPC on listen.grpc (9091). SIGHUP reloads, SIGTERM drains and ends it.",
     .options = "c",
     .run = run_registry,
 };

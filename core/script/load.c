@@ -39,19 +39,29 @@ split_line(const char *message, const char *display, const char **text)
     return (int)line;
 }
 
-/* An option error names its place in the YAML; everything else the line of the Lua file. */
+/* Does this line begin with the path of one of the plug-in's options? */
+static bool
+is_option_error(const struct config_plugin *plugin, const char *line)
+{
+    size_t len = strlen(plugin->options.path);
+    return strncmp(line, plugin->options.path, len) == 0 && strchr(".: ", line[len]) != NULL;
+}
+
+/* An option error names its place in the YAML, one a line; everything else the line of the Lua file. */
 static void
 load_diag(struct script *script, const struct config_plugin *plugin, const char *service, const char *message,
     struct diags *diags)
 {
     const char *text = message;
-    size_t path_len = strlen(plugin->options.path);
-    if (strncmp(message, plugin->options.path, path_len) == 0 && strchr(".: ", message[path_len]) != NULL) {
-        char path[512];
-        snprintf(path, sizeof path, "%.*s", (int)strcspn(message, ": "), message);
-        struct place at =
-            script->env.config->places == NULL ? plugin->place : config_place(script->env.config, path);
-        diag_add(diags, DIAG_ERROR, at, NULL, "%s", message);
+    if (is_option_error(plugin, message)) {
+        for (const char *line = message, *end; *line != '\0'; line = *end == '\0' ? end : end + 1) {
+            char path[512];
+            end = line + strcspn(line, "\n");
+            snprintf(path, sizeof path, "%.*s", (int)strcspn(line, ": "), line);
+            struct place at =
+                script->env.config->places == NULL ? plugin->place : config_place(script->env.config, path);
+            diag_add(diags, DIAG_ERROR, at, NULL, "%.*s", (int)(end - line), line);
+        }
         return;
     }
     int line = split_line(message, display_name(plugin->file), &text);

@@ -89,29 +89,36 @@ local function read_one(value, rule)
     return got
 end
 
+local function sorted_keys(of)
+    local keys = {}
+    for key in pairs(of) do keys[#keys + 1] = tostring(key) end
+    table.sort(keys) -- the same complaints in the same order, every time
+    return keys
+end
+
 -- Checks `given` against `schema` (name → { type, default, min, max, one_of, check, required }) and returns a
--- table with every name of the schema. Raises "PATH.KEY: what was expected", which the gateway shows at its
--- line of the YAML.
+-- table with every name of the schema. Raises a line "PATH.KEY: what was expected" for each wrong option,
+-- which the gateway shows at its line of the YAML.
 function options.check(path, given, schema)
-    local result, keys = {}, {}
-    for key in pairs(given or {}) do keys[#keys + 1] = tostring(key) end
-    table.sort(keys) -- the same complaint first, every time
-    for _, key in ipairs(keys) do
-        if not schema[key] then
+    local result, complaints = {}, {}
+    local function complain(key, what) complaints[#complaints + 1] = path .. "." .. key .. ": " .. what end
+    for _, key in ipairs(sorted_keys(given or {})) do
+        if schema[key] then
+            local value, wrong = read_one(given[key], schema[key])
+            if value == nil then complain(key, wrong or "not valid") end
+            result[key] = value
+        else
             local hint = nearest(key, schema)
-            hint = hint and "; did you mean '" .. hint .. "'?" or ""
-            error(path .. "." .. key .. ": no such option" .. hint, 0)
-        end
-        local value, wrong = read_one(given[key], schema[key])
-        if value == nil then error(path .. "." .. key .. ": " .. (wrong or "not valid"), 0) end
-        result[key] = value
-    end
-    for key, rule in pairs(schema) do
-        if result[key] == nil then
-            if rule.required then error(path .. "." .. key .. ": this option is needed", 0) end
-            result[key] = rule.default
+            complain(key, "no such option" .. (hint and "; did you mean '" .. hint .. "'?" or ""))
         end
     end
+    for _, key in ipairs(sorted_keys(schema)) do
+        if result[key] == nil and (given or {})[key] == nil then
+            if schema[key].required then complain(key, "this option is needed") end
+            result[key] = schema[key].default
+        end
+    end
+    if #complaints > 0 then error(table.concat(complaints, "\n"), 0) end
     return result
 end
 

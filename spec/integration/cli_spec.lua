@@ -33,6 +33,19 @@ describe("fluxgate", function()
         assert.equal(64, code, text)
     end)
 
+    it("takes a file that begins with a byte order mark", function()
+        local text, code = fluxgate("check", "-c", support.file("bom.yaml", "\239\187\191" .. good))
+        assert.equal(0, code, text)
+    end)
+
+    it("runs a registry from a file that tells gateways where it is", function()
+        support.registry { config = [[
+registry:
+  url: "http://127.0.0.1:1"
+  listen: { http: "127.0.0.1:0", grpc: "127.0.0.1:0" }
+]] }
+    end)
+
     it("checks a good file", function()
         local text, code = fluxgate("check", "-c", support.file("good.yaml", good))
         assert.equal(0, code, text)
@@ -82,9 +95,11 @@ services:
     strategy: round_robin
     options:
       wieght: 3
+      colour: red
 ]]))
         assert.equal(1, code)
         assert.truthy(text:find("b.yaml:8:", 1, true), text)
+        assert.truthy(text:find("b.yaml:9:", 1, true), text)
     end)
 
     it("prints an effective configuration that loads again to the same", function()

@@ -40,10 +40,13 @@ drive(const char *name, const char *cookie)
         fixture_endpoint(&f, 0, id, SLOT_HEALTHY, 1 + (uint32_t)i % 3);
     }
     fixture_load(&f);
+    /* Codes 8 to 10 are no verdict on the code: the recorder happened to begin near a loop's end or in an
+     * inner loop, by the addresses of the day, and begins elsewhere the next time. */
     lua_State *L = f.script->L;
     assert_int_equal(
         luaL_dostring(L, "trace_aborts = 0 require('jit').attach(function(what, _, fn, pc, code, reason)\n"
-                         "  if what == 'abort' then trace_aborts = trace_aborts + 1 last_abort = code .. '/' "
+                         "  if what == 'abort' and not (code >= 8 and code <= 10) then trace_aborts = "
+                         "trace_aborts + 1 last_abort = code .. '/' "
                          ".. tostring(reason)\n"
                          "  end end, 'trace')"),
         0);

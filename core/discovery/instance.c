@@ -150,16 +150,23 @@ metadata_check(struct arena *arena, struct slice *metadata)
     return text_is_clean(*metadata) ? NULL : "metadata is not clean UTF-8";
 }
 
+/* Any character that has a percent-encoded form may stand in an id: all of Unicode but NUL. */
+static bool
+is_name(struct slice s)
+{
+    return text_is_utf8(s) && memchr(s.at, '\0', s.len) == NULL && memmem(s.at, s.len, NOT_UTF8, 3) == NULL;
+}
+
 static const char *
 instance_check(struct instances *all, struct known_instance *row)
 {
     struct instance *view = &row->view;
     if (view->id.len == 0) return "id is missing";
     if (view->id.len >= SLOT_ID_BYTES) return "id is too long";
-    if (!text_is_clean(view->id)) return "id is not clean UTF-8";
+    if (!is_name(view->id)) return "id is not UTF-8";
     if (view->service.len == 0) return "serviceName is missing";
     if (view->service.len >= SHM_NAME_BYTES) return "serviceName is too long";
-    if (!text_is_clean(view->service)) return "serviceName is not clean UTF-8";
+    if (!is_name(view->service)) return "serviceName is not UTF-8";
     if (view->zone.len >= SLOT_ZONE_BYTES) return "zone is too long";
     if (!text_is_clean(view->zone) || !text_is_clean(view->version))
         return "zone or version is not clean UTF-8";

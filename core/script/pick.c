@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+enum { DECLINED_LOG_US = 5000000 };
 enum { LUA_TCDATA_TYPE = 10 }; /* LuaJIT's type of FFI objects; lua.h does not name it */
 
 static bool
@@ -152,6 +153,19 @@ none_reason(const struct service *service)
     return service->member_count == 0 ? REASON_NO_ENDPOINTS : REASON_ALL_UNHEALTHY;
 }
 
+static void
+declined(struct script *script, struct plugin *plugin, int at)
+{
+    static struct log_every every;
+    uint64_t suppressed;
+    size_t len = 0;
+    if (!log_every_due(&every, DECLINED_LOG_US, &suppressed)) return;
+    const char *why = lua_type(script->L, at) == LUA_TSTRING ? lua_tolstring(script->L, at, &len) : "";
+    log_info("a strategy picks none of the endpoints", F_STR("service", plugin->service),
+        F_STR("plugin", plugin->name), F_SLICE("because", ((struct slice){why, len})),
+        F_UINT("suppressed", suppressed));
+}
+
 enum script_verdict
 script_pick(struct script *script, struct script_request *request, uint32_t *slot, enum reason *reason)
 {
@@ -183,7 +197,10 @@ script_pick(struct script *script, struct script_request *request, uint32_t *slo
         verdict = fall_back(script, &choice, request, slot);
     } else if (lua_isnil(L, top + 1)) {
         verdict = SCRIPT_NONE;
-        if (choice.eligible != 0) *reason = REASON_SCRIPT_ERROR; /* it had a choice and declined */
+        if (choice.eligible != 0) { /* it had a choice and declined: its right, and perhaps it says why */
+            *reason = REASON_NO_ENDPOINTS;
+            declined(script, plugin, top + 2);
+        }
     } else if (UNLIKELY(lua_topointer(L, top + 1) == script->queue_mark)) {
         verdict = SCRIPT_QUEUE;
         *reason = REASON_ALL_FULL;

@@ -163,6 +163,8 @@ push_host(lua_State *L, struct script *script)
     lua_setfield(L, -2, "share");
     lua_pushstring(L, FLUXGATE_VERSION);
     lua_setfield(L, -2, "version");
+    lua_pushstring(L, script->env.config->zone == NULL ? "" : script->env.config->zone);
+    lua_setfield(L, -2, "zone");
     lua_pushstring(L, fg_layout());
     lua_setfield(L, -2, "layout");
     push_paths(L, "lua_path", script->env.config->lua_path);

@@ -138,7 +138,7 @@ leaves_bad_instances_out_and_keeps_the_good_ones(void **state)
         "{\"id\":\"b\",\"serviceName\":\"s\",\"url\":\"http://h:1\",\"healthPath\":\"/\\r\\nX: y\"}",
         "{\"id\":\"b\",\"serviceName\":\"s\",\"url\":\"http://h:1\",\"healthPath\":7}",
         "{\"id\":\"b\\u0000c\",\"serviceName\":\"s\",\"url\":\"http://h:1\"}",
-        "{\"id\":\"b\\u0007\",\"serviceName\":\"s\",\"url\":\"http://h:1\"}",
+        "{\"id\":\"b\\u0000\",\"serviceName\":\"s\",\"url\":\"http://h:1\"}",
         "{\"id\":\"b\xff\",\"serviceName\":\"s\",\"url\":\"http://h:1\"}",
         "{\"id\":\"b\",\"serviceName\":\"s\",\"url\":\"http://h:1\",\"metadata\":\"[]\"}",
         "{\"id\":\"b\",\"serviceName\":\"s\",\"url\":\"http://h:1\",\"metadata\":[]}",

@@ -166,6 +166,26 @@ answers_a_wrong_return_value_by_the_fallback_and_counts_it(void **state)
 }
 
 static void
+takes_nil_for_none_and_counts_no_error(void **state)
+{
+    static const char *const bodies[] = {PICK("return nil"), PICK("return nil, 'because'")};
+    (void)state;
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
+        struct fixture f;
+        uint32_t slot;
+        enum reason reason;
+        fixture_init(&f);
+        fixture_strategy(&f, 0, "/mem/none.lua", bodies[i], "{}");
+        fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1);
+        fixture_load(&f);
+        assert_int_equal(script_pick(f.script, fixture_request(&f, 0), &slot, &reason), SCRIPT_NONE);
+        assert_int_equal(reason, REASON_NO_ENDPOINTS);
+        assert_int_equal(atomic_load(&shm_totals(f.shm)->script_errors), 0);
+        fixture_fini(&f);
+    }
+}
+
+static void
 refuses_a_backend_that_was_kept_after_it_went(void **state)
 {
     struct fixture f;
@@ -358,6 +378,7 @@ main(void)
         cmocka_unit_test(offers_the_best_tier_that_has_anybody),
         cmocka_unit_test(leaves_out_what_the_request_has_tried_and_then_asks_the_next_tier),
         cmocka_unit_test(answers_a_wrong_return_value_by_the_fallback_and_counts_it),
+        cmocka_unit_test(takes_nil_for_none_and_counts_no_error),
         cmocka_unit_test(refuses_a_backend_that_was_kept_after_it_went),
         cmocka_unit_test(falls_back_by_weight),
         cmocka_unit_test(quarantines_a_strategy_that_keeps_failing),

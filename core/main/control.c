@@ -214,6 +214,7 @@ on_message(struct control *control, struct ipc_message *message)
         log_info("logs reopened");
         break;
     case IPC_DUMP:
+    case IPC_HELP:
     case IPC_USING:
     case IPC_ALIVE:
     case IPC_READY:

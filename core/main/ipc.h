@@ -18,6 +18,7 @@ enum { IPC_FDS_MAX = 200, IPC_TEXT_MAX = 8192 };
                    that wait */                                                                              \
     X(DRAIN)    /* down: limits */                                                                           \
     X(REOPEN)   /* down, control: log files */                                                               \
+    X(HELP)     /* down, a worker: the sockets of a sibling that stands still, to accept from once */        \
     X(DUMP)     /* down, workers: open streams into the log */                                               \
     X(USING)    /* up: generation `number` runs here (ok), or why not (text) */                              \
     X(ALIVE)    /* up, control and registry: now and then */                                                 \

@@ -18,6 +18,7 @@ enum {
     BACKOFF_FIRST_US = 50000,
     BACKOFF_MAX_US = 5000000,
     WORKER_STALE_US = 1000000,   /* DESIGN.md section 6 */
+    WORKER_HELP_US = 250000,     /* five heartbeats missed: a sibling accepts for it meanwhile */
     CONTROL_STALE_US = 5000000,  /* a policy's own budget is far below */
     REGISTRY_STALE_US = 20000000 /* one slow fsync is no reason */
 };
@@ -304,11 +305,33 @@ patience(void)
 static void
 end_stale(struct process *process, const char *why, uint64_t age_us, const char *script)
 {
+    if (patience() == 0) return;
     log_warnx("child is stuck, it is killed", F_STR("role", role_names[process->role]),
         F_UINT("index", process->index), F_INT("pid", process->pid), F_STR("why", why), F_US("for", age_us),
         F_STR("script", script));
     kill(process->pid, SIGKILL);
     process->killed = true;
+}
+
+/* What waits in the accept queues of a worker that stands still goes to a sibling that does not. */
+static void
+help_worker(struct supervisor *sv, struct process *process, uint64_t now)
+{
+    static struct ipc_message message;
+    if (now - process->helped_us < WORKER_HELP_US || sv->phase >= PHASE_DRAINING) return;
+    process->helped_us = now;
+    for (unsigned i = 0; i < SHM_WORKERS_MAX; i++) {
+        struct process *sibling = &sv->workers[i];
+        uint64_t beat = atomic_load_explicit(&shm_worker(sv->shm, i)->heartbeat_us, memory_order_relaxed);
+        if (sibling == process || sibling->pid == 0 || sibling->using == 0 || !sibling->wanted) continue;
+        if (now > beat && now - beat > WORKER_HELP_US) continue;
+        memset(&message, 0, offsetof(struct ipc_message, fds));
+        message.type = IPC_HELP;
+        message.fd_count = 0;
+        add_sockets(sv, process, &message);
+        if (message.fd_count > 0 && !ipc_send(sibling->channel, &message)) continue;
+        return;
+    }
 }
 
 static void
@@ -324,10 +347,11 @@ watch_worker(struct supervisor *sv, struct process *process, uint64_t now)
         return;
     }
     if (beat < process->alive_us) beat = process->alive_us; /* also: not judged by its predecessor's beat */
+    if (now > beat && now - beat > WORKER_HELP_US) help_worker(sv, process, now);
     if (entered != 0 && now > entered && now - entered > limit && entered >= process->started_us) {
         const char *script =
             shm_name_text(sv->shm, atomic_load_explicit(&block->script, memory_order_relaxed));
-        atomic_fetch_add(&shm_totals(sv->shm)->script_runaways, 1);
+        if (patience() != 0) atomic_fetch_add(&shm_totals(sv->shm)->script_runaways, 1);
         end_stale(process, "a script does not return", now - entered, script);
     } else if (now > beat && now - beat > limit) {
         end_stale(process, "no heartbeat", now - beat, "");
@@ -340,7 +364,6 @@ process_watchdog(struct supervisor *sv)
     uint64_t now = clock_now_us();
     uint64_t gap = now - sv->last_turn_us;
     sv->last_turn_us = now;
-    if (patience() == 0) return;
     if (gap >
         WORKER_STALE_US / 2) { /* we did not run either: the machine was busy or asleep, nobody is to blame */
         for (struct process *p = process_next(sv, NULL); p != NULL; p = process_next(sv, p))

@@ -143,6 +143,7 @@ on_message(struct supervisor *sv, struct process *process, const struct ipc_mess
     case IPC_DRAIN:
     case IPC_REOPEN:
     case IPC_DUMP:
+    case IPC_HELP:
     case IPC_TYPE_COUNT:
         log_warnx("a child sent what only the supervisor sends", F_UINT("type", message->type));
         return;

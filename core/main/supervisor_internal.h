@@ -22,7 +22,7 @@ struct process {
     bool wanted;
     pid_t pid;
     int channel;
-    uint64_t started_us, start_after_us, alive_us;
+    uint64_t started_us, start_after_us, alive_us, helped_us;
     unsigned quick_deaths; /* in a row, each within a second of its start: sets the back-off */
     uint32_t sent, using;  /* generation last sent, and last reported in use */
     bool ready, killed;    /* killed: by the watchdog, its end is on the way */

@@ -105,6 +105,10 @@ on_message(struct worker *worker, struct ipc_message *message)
         proxy_drain(worker->proxy, message->requests_us, message->tunnels_us, on_drained, worker);
         return;
     case IPC_DUMP: dump_streams(worker); return;
+    case IPC_HELP:
+        proxy_accept_from(worker->proxy, message->fds, message->fd_count);
+        message->fd_count = 0;
+        return;
     case IPC_COMMIT:
     case IPC_RELOADED:
     case IPC_REOPEN:

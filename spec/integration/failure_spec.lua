@@ -67,6 +67,14 @@ describe("under load", function()
         assert.equal(1, gateway:metric("fluxgate_worker_restarts_total"))
     end)
 
+    it("kill -STOP of a worker: a sibling accepts what waits in its queue", function()
+        local gateway = support.gateway { config = config(list), env = { FLUXGATE_WATCHDOG = "0" } }
+        local pid = gateway:worker_pids()[1]
+        gateway:kill(pid, "STOP")
+        for _ = 1, 30 do assert.equal(200, (support.curl("--max-time", "20", gateway:url()))) end
+        gateway:kill(pid, "CONT")
+    end)
+
     it("kill -9 of control costs nothing, and its successor knows the endpoints", function()
         local gateway = support.gateway { config = config(list) }
         local load = support.load_start { url = gateway:url(), duration = 60, concurrency = 8, rate = 400 }

@@ -73,6 +73,7 @@ rewind_request(struct stream *stream)
     const struct h1_head *head = &stream->parser.head;
     const struct config_limits *limits = &stream->generation->config->limits;
     stream->in->at = stream->head_bytes;
+    relay_give_pipe(&stream->up, &stream->proxy->pipes);
     relay_init(&stream->up, head->body, head->body, head->length, stream->in);
     stream->up.limit = stream->parser.limits.body_bytes;
     stream->sent = 0;
@@ -173,7 +174,8 @@ attempt_fail(struct stream *stream, enum reason reason)
     struct proxy *proxy = stream->proxy;
     struct script_request *request = &stream->request;
     struct retry_case retry = {reason, method_is_idempotent(stream->parser.head.method), stream->pooled,
-        stream->kept, stream->sent, stream->interims > 0 || stream->bytes_out > 0, stream->attempts};
+        stream->kept, stream->sent, stream->interims > 0 || stream->bytes_out > 0,
+        stream->response.error != H1_BAD_STATUS_LINE, stream->attempts};
     enum retry_verdict verdict = retry_decide(&retry);
     if (stream->timeouts.request != 0 && proxy->now_us >= stream->started_us + stream->timeouts.request)
         verdict = RETRY_NO;

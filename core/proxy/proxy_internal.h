@@ -22,6 +22,9 @@
 enum {
     BUF_SMALL = 24576, /* with its struct buf: one head, and a body of 16 KiB in the same read */
     BUF_LARGE = 65536, /* a body that filled a small one */
+    PIPES_MAX = 128,
+    SPLICE_LEAST = 65536, /* of a body's rest: for less, two more system calls outweigh the copy */
+    SPLICE_WORTH = 16384,
     RELAY_IOVS = 26,
     RELAY_SCRATCH = 192,
     ATTEMPTS_MAX = 3,
@@ -95,6 +98,19 @@ buf_used(const struct buf *buf)
     return buf->end - buf->at;
 }
 
+/* pipes (splice.c): a body's bytes on their way from socket to socket, never seen by us */
+struct pipe {
+    struct pipe *next; /* in the pool */
+    int ends[2];
+};
+
+struct pipe_pool {
+    struct pipe *idle;
+    unsigned open, limit;
+};
+
+void pipe_pool_fini(struct pipe_pool *pool);
+
 /* relays (body.c) */
 enum relay_state {
     RELAY_OPEN,    /* the source has more to say */
@@ -112,6 +128,8 @@ struct relay {
     uint64_t body_bytes;
     struct h1_chunked chunked;
     struct buf *buf;     /* what was read and is not queued yet: borrowed from the stream */
+    struct pipe *pipe;   /* or what holds the bytes, behind the queue */
+    size_t piped;        /* in the pipe */
     uint32_t read_bytes; /* size of the next buffer: grows once one was filled */
     unsigned iov_at, iov_count, scratch_used;
     struct iovec iov[RELAY_IOVS];
@@ -146,6 +164,15 @@ void relay_eof(struct relay *relay);
 bool relay_is_flushed(const struct relay *relay);
 /* Writes the queue: PUMP_SOURCE (empty), PUMP_SINK or PUMP_SINK_ERROR; *written grows. */
 enum pump relay_flush(struct relay *relay, int sink, uint64_t *written);
+
+/* splice.c. Whether the rest of the body is better spliced than copied, and a pipe was there for it; it stays
+ * with the relay until it is given back. */
+MUST_CHECK
+bool relay_take_pipe(struct relay *relay, struct pipe_pool *pool);
+void relay_give_pipe(struct relay *relay, struct pipe_pool *pool);
+/* As recv(2), into the pipe; the queue must be empty. *filled: the source may hold more. */
+ssize_t relay_read_pipe(struct relay *relay, struct pipe_pool *pool, int source, bool *filled);
+enum pump relay_drain_pipe(struct relay *relay, int sink, uint64_t *written); /* relay_flush's part */
 
 /* deadlines (proxy.c) */
 /* A timer that is moved by a store: it fires no later than due, and when it fires early it is armed again for
@@ -340,6 +367,7 @@ struct proxy {
     uint32_t endpoint_cap;
 
     struct buf_pool buffers;
+    struct pipe_pool pipes;
     struct link free_streams;
     unsigned free_stream_count;
 
@@ -487,6 +515,8 @@ struct upstream *upstream_connect(struct proxy *proxy, const struct endpoint *en
 /* Back to the pool, or closed where it is full or the endpoint changed; *upstream becomes NULL. */
 void upstream_give(struct upstream **upstream, uint64_t idle_us);
 void upstream_close(struct upstream *upstream);
+/* Nothing to read, not even an end. */
+bool upstream_is_quiet(const struct upstream *upstream);
 void upstream_want_read(struct upstream *upstream, bool want);
 void upstream_want_write(struct upstream *upstream, bool want);
 void upstream_sweep(struct proxy *proxy);
@@ -502,8 +532,9 @@ struct retry_case {
     bool idempotent;
     bool pooled;
     enum body_kept kept;
-    uint64_t sent; /* bytes of the request that the kernel took */
-    bool answered; /* a byte of any response reached the client */
+    uint64_t sent;   /* bytes of the request that the kernel took */
+    bool answered;   /* a byte of any response reached the client */
+    bool head_began; /* the endpoint sent at least a status line */
     uint32_t attempts;
 };
 enum retry_verdict { RETRY_NO, RETRY_SAME, RETRY_OTHER };

@@ -20,6 +20,9 @@ retry_decide(const struct retry_case *retry)
          * happens once, since the connection after it is fresh. */
         if (retry->pooled) return RETRY_SAME;
         break;
+    case REASON_BAD_RESPONSE: /* what an earlier exchange left in a pooled connection, not an answer to this
+                                 one */
+        return retry->pooled && retry->idempotent && !retry->head_began ? RETRY_SAME : RETRY_NO;
     default: return RETRY_NO;
     }
     return retry->attempts < ATTEMPTS_MAX ? RETRY_OTHER : RETRY_NO;

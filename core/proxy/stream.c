@@ -162,6 +162,8 @@ take_left(struct stream *stream)
     buf_give(pool, &stream->body);
     buf_give(pool, &stream->back);
     stream->up.buf = stream->down.buf = NULL;
+    relay_give_pipe(&stream->up, &stream->proxy->pipes);
+    relay_give_pipe(&stream->down, &stream->proxy->pipes);
     return left;
 }
 
@@ -223,6 +225,22 @@ stream_client_gone(struct stream *stream)
 
 /* what the client's socket says */
 
+/* Whether what was read holds the request to its end. Where it is broken its end is not awaited either. */
+static bool
+is_whole(struct stream *stream)
+{
+    struct relay up = stream->up; /* a copy runs ahead: the attempt goes on from where it is */
+    if (up.state != RELAY_OPEN || up.buf == NULL) return up.state != RELAY_OPEN || up.from == BODY_NONE;
+    uint32_t at = up.buf->at;
+    bool is_sound = true;
+    do {
+        up.iov_at = up.iov_count = up.scratch_used = 0;
+        is_sound = relay_fill(&up, &stream->arena);
+    } while (is_sound && up.state == RELAY_OPEN && buf_used(up.buf) > 0);
+    up.buf->at = at;
+    return !is_sound || up.state != RELAY_OPEN;
+}
+
 /* Nobody wants its bytes now. A FIN is taken for a half-close (the answer is still wanted, as after `nc -N`),
  * which no system call can tell from a full close; the answer's first byte will, so a client that is still
  * being answered after NUDGE_US is sent a 100 Continue, which HTTP/1.1 lets any client ignore, and RST comes
@@ -238,6 +256,10 @@ poke_client(struct stream *stream)
     } else if (n == 0 && conn->input != INPUT_ENDED) {
         conn_want_read(conn, false);
         conn->input = INPUT_ENDED;
+        if (stream->state == STREAM_CONNECT && !is_whole(stream)) { /* RFC 9112 §8: it will never be whole */
+            stream_client_gone(stream);
+            return;
+        }
         if (stream->state == STREAM_WAIT || stream->state == STREAM_CONNECT) {
             stream->nudge_us = stream->proxy->now_us + NUDGE_US;
             if (stream->parser.head.minor == 0) stream->nudge_us = 0;

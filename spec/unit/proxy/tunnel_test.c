@@ -42,6 +42,55 @@ a_tunnel_opens_with_the_backends_101_and_half_closes(void **state)
     rig_free(rig);
 }
 
+/* The head's buffer goes back to the pool, and the tunnel's own bytes came to stand there. */
+static void
+the_log_of_a_tunnel_names_its_request(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client, UPGRADE);
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    rig_say(rig, backend, SWITCH);
+    rig_expect(rig, client, "\r\n\r\n");
+    for (int i = 0; i < 4; i++) {
+        rig_say(rig, client, "secret secret secret secret secret secret");
+        rig_expect(rig, backend, "secret secret");
+        rig_forget(backend);
+    }
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    rig_expect_log(rig, "method=\"GET\" host=\"a\" path=\"/ws\" status=101");
+    assert_null(strstr(rig->log, "secret"));
+    rig_free(rig);
+}
+
+static void
+only_an_offered_protocol_is_switched_to(void **state)
+{
+    static const char *const answers[] = {
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: other\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
+        struct rig *rig = rig_new(RIG_PLAIN, 1);
+        struct heard *client = rig_client(rig);
+        rig_say(rig, client, UPGRADE);
+        struct heard *backend = rig_backend(rig, 0);
+        rig_expect(rig, backend, "\r\n\r\n");
+        rig_say(rig, backend, answers[i]);
+        rig_expect(rig, client, "502 bad_response: ");
+        rig_expect_end(rig, backend);
+        rig_hang_up(client);
+        rig_hang_up(backend);
+        rig_free(rig);
+    }
+}
+
 static void
 a_refused_upgrade_is_an_ordinary_answer(void **state)
 {
@@ -177,6 +226,8 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_tunnel_opens_with_the_backends_101_and_half_closes),
+        cmocka_unit_test(the_log_of_a_tunnel_names_its_request),
+        cmocka_unit_test(only_an_offered_protocol_is_switched_to),
         cmocka_unit_test(a_refused_upgrade_is_an_ordinary_answer),
         cmocka_unit_test(h2c_never_travels),
         cmocka_unit_test(tunnels_carry_much_both_ways_with_back_pressure),

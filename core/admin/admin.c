@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "core/base/log.h"
+#include "core/http/uri.h"
 #include "core/metrics/stats.h"
 
 enum { HELD_MAX = 64, BODY_BYTES = 64 << 10, CONNECTIONS = 256 };
@@ -171,6 +172,22 @@ static const struct admin_path {
     {"/api/v1/drain", true, on_drain},
 };
 
+/* An address or localhost: any other name may be one that somebody else's DNS points here (rebinding), and a
+ * page under it would send an Origin that agrees with its Host. */
+static bool
+is_own_name(struct slice authority)
+{
+    struct slice host, port;
+    if (!uri_authority_split(authority, &host, &port)) return false;
+    if (slice_equal_nocase(host, SLICE_LIT("localhost"))) return true;
+    for (size_t i = 0; i < host.len; i++) {
+        unsigned char c = ascii_lower((unsigned char)host.at[i]);
+        bool is_hex = (unsigned)(c - 'a') < 6 && memchr(host.at, ':', host.len) != NULL;
+        if ((unsigned)(c - '0') > 9 && c != '.' && c != ':' && !is_hex) return false;
+    }
+    return host.len > 0;
+}
+
 /* A page of another site can make a browser send a POST here, but not without naming its own origin (Fetch
  * Standard, "append a request Origin header"). Programs send no Origin. */
 static bool
@@ -194,7 +211,7 @@ is_cross_site(const struct headers *headers)
     } else {
         return true; /* "null", extensions */
     }
-    return !slice_equal_nocase(from, host->value);
+    return !slice_equal_nocase(from, host->value) || !is_own_name(from);
 }
 
 static void

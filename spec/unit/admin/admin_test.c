@@ -433,6 +433,10 @@ another_sites_page_changes_nothing(void **state)
         assert_int_equal(ask_with(f, "POST", "/api/v1/drain", refused[i]), 403);
         assert_int_equal(f->drains, 0);
     }
+    static const char rebound[] = "POST /api/v1/drain HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n"
+                                  "Origin: http://evil.example\r\nContent-Length: 0\r\n\r\n";
+    assert_int_equal(receive(f, send_request(f, rebound)), 403);
+    assert_int_equal(f->drains, 0);
     assert_int_equal(
         ask_with(f, "POST", "/api/v1/drain", "Origin: http://localhost:9901\r\nContent-Length: 0\r\n"), 202);
     assert_int_equal(ask(f, "POST", "/api/v1/drain"), 202);

@@ -22,12 +22,14 @@ relay_init(struct relay *relay, enum body_kind from, enum body_kind to, uint64_t
 {
     relay_begin(relay, from, to, length, buf);
     relay->iov_at = relay->iov_count = relay->scratch_used = 0;
+    relay->pipe = NULL;
+    relay->piped = 0;
 }
 
 bool
 relay_is_flushed(const struct relay *relay)
 {
-    return relay->iov_at == relay->iov_count;
+    return relay->iov_at == relay->iov_count && relay->piped == 0;
 }
 
 bool
@@ -174,18 +176,19 @@ advance(struct relay *relay, size_t written)
 
 /* send(2) spares the kernel a vector's import; neither raises SIGPIPE. */
 static ssize_t
-send_queue(int sink, struct iovec *iov, size_t count)
+send_queue(int sink, struct iovec *iov, size_t count, int more)
 {
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = count};
-    return count == 1 ? send(sink, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
-                      : sendmsg(sink, &message, MSG_NOSIGNAL);
+    return count == 1 ? send(sink, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | more)
+                      : sendmsg(sink, &message, MSG_NOSIGNAL | more);
 }
 
-enum pump
-relay_flush(struct relay *relay, int sink, uint64_t *written)
+static enum pump
+flush_queue(struct relay *relay, int sink, uint64_t *written)
 {
     while (relay->iov_at < relay->iov_count) {
-        ssize_t n = send_queue(sink, relay->iov + relay->iov_at, relay->iov_count - relay->iov_at);
+        ssize_t n = send_queue(sink, relay->iov + relay->iov_at, relay->iov_count - relay->iov_at,
+            relay->piped > 0 ? MSG_MORE : 0);
         if (n == -1) {
             if (errno == EINTR) continue;
             return errno == EAGAIN || errno == EWOULDBLOCK ? PUMP_SINK : PUMP_SINK_ERROR;
@@ -195,4 +198,15 @@ relay_flush(struct relay *relay, int sink, uint64_t *written)
     }
     relay->iov_at = relay->iov_count = relay->scratch_used = 0;
     return PUMP_SOURCE;
+}
+
+enum pump
+relay_flush(struct relay *relay, int sink, uint64_t *written)
+{
+    for (;;) {
+        enum pump pump = flush_queue(relay, sink, written);
+        if (LIKELY(relay->piped == 0) || pump != PUMP_SOURCE) return pump;
+        pump = relay_drain_pipe(relay, sink, written);
+        if (pump != PUMP_SOURCE) return pump;
+    }
 }

@@ -34,12 +34,21 @@ generation_put(struct generation **given)
     free(generation);
 }
 
+/* A pipe takes the descriptors of a connection. */
+static uint32_t
+pipe_limit(uint32_t connections)
+{
+    return connections / 32 < PIPES_MAX ? connections / 32 : PIPES_MAX;
+}
+
 static uint32_t
 connection_cap(void)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == -1 || limit.rlim_cur > UINT32_MAX) return UINT32_MAX;
-    return limit.rlim_cur <= SPARE_FDS + 2 ? 1 : (uint32_t)(limit.rlim_cur - SPARE_FDS) / 2;
+    if (limit.rlim_cur <= SPARE_FDS + 2) return 1;
+    uint32_t cap = (uint32_t)(limit.rlim_cur - SPARE_FDS) / 2;
+    return cap - pipe_limit(cap);
 }
 
 bool
@@ -61,6 +70,7 @@ proxy_use(
     }
     proxy->generation = generation;
     proxy->connection_cap = connection_cap();
+    proxy->pipes.limit = pipe_limit(proxy->connection_cap);
     generation_put(&old);
     proxy->endpoints_version = 0;
     proxy_enter(proxy);
@@ -318,6 +328,7 @@ proxy_free(struct proxy *proxy)
         free(stream);
     }
     buf_pool_fini(&proxy->buffers);
+    pipe_pool_fini(&proxy->pipes);
     event_del(&proxy->sweep);
     event_del(&proxy->accept_resume);
     generation_put(&proxy->generation);

@@ -9,6 +9,20 @@ enum { READ_ROUNDS = 8 }; /* full buffers in a row before others get their turn 
 
 enum body_read { BODY_READ, BODY_READ_ALL, BODY_AGAIN, BODY_FAILED };
 
+static enum body_read
+splice_body(struct stream *stream)
+{
+    bool filled = false;
+    ssize_t n = relay_read_pipe(&stream->up, &stream->proxy->pipes, stream->conn->fd, &filled);
+    if (n > 0) {
+        stream->bytes_in += (uint64_t)n;
+        return filled ? BODY_READ_ALL : BODY_READ;
+    }
+    if (n == -1 && (errno == EAGAIN || errno == EINTR)) return BODY_AGAIN;
+    stream_client_gone(stream);
+    return BODY_FAILED;
+}
+
 /* More of the body: behind the head as long as there is room, since what lies there can be sent again. */
 static enum body_read
 read_body(struct stream *stream)
@@ -20,6 +34,7 @@ read_body(struct stream *stream)
         up->buf = NULL;
         up->read_bytes = BUF_LARGE - sizeof(struct buf);
     }
+    if (up->buf == NULL && relay_take_pipe(up, &stream->proxy->pipes)) return splice_body(stream);
     if (up->buf == NULL) up->buf = stream->body = buf_take(pool, up->read_bytes);
     if (up->buf == NULL) {
         stream_close(stream, REASON_SHED);
@@ -45,6 +60,7 @@ wait_for_body(struct stream *stream)
         buf_give(&stream->proxy->buffers, &stream->body);
         stream->up.buf = NULL;
     }
+    relay_give_pipe(&stream->up, &stream->proxy->pipes);
     if (stream->conn->input == INPUT_ENDED) { /* its FIN came while we connected: the rest never will */
         stream_client_gone(stream);
         return;
@@ -132,10 +148,35 @@ stream_cut(struct stream *stream, enum reason reason)
 }
 
 static enum body_read
+read_back_ended(struct stream *stream, ssize_t n)
+{
+    if (n == -1 && (errno == EAGAIN || errno == EINTR)) return BODY_AGAIN;
+    if (n == 0 && stream->down.from == BODY_CLOSE) {
+        relay_eof(&stream->down);
+        return BODY_READ;
+    }
+    stream_cut(stream, REASON_RESET_AFTER_HEADERS);
+    return BODY_FAILED;
+}
+
+static enum body_read
+splice_back(struct stream *stream)
+{
+    bool filled = false;
+    stream->down.buf = NULL;
+    buf_give(&stream->proxy->buffers, &stream->back);
+    ssize_t n = relay_read_pipe(&stream->down, &stream->proxy->pipes, stream->upstream->fd, &filled);
+    if (n <= 0) return read_back_ended(stream, n);
+    return filled ? BODY_READ_ALL : BODY_READ;
+}
+
+static enum body_read
 read_back(struct stream *stream)
 {
     struct relay *down = &stream->down;
     struct buf_pool *pool = &stream->proxy->buffers;
+    if (relay_take_pipe(down, &stream->proxy->pipes)) return splice_back(stream);
+    relay_give_pipe(down, &stream->proxy->pipes);
     if (stream->back != NULL && stream->back->cap < down->read_bytes) buf_give(pool, &stream->back);
     if (stream->back == NULL) stream->back = buf_take(pool, down->read_bytes);
     down->buf = stream->back;
@@ -145,25 +186,18 @@ read_back(struct stream *stream)
     }
     stream->back->at = stream->back->end = 0;
     ssize_t n = recv(stream->upstream->fd, stream->back->bytes, stream->back->cap, 0);
-    if (n > 0) {
-        stream->back->end = (uint32_t)n;
-        if ((size_t)n < stream->back->cap) return BODY_READ;
-        down->read_bytes = BUF_LARGE - sizeof(struct buf);
-        return BODY_READ_ALL;
-    }
-    if (n == -1 && (errno == EAGAIN || errno == EINTR)) return BODY_AGAIN;
-    if (n == 0 && down->from == BODY_CLOSE) {
-        relay_eof(down);
-        return BODY_READ;
-    }
-    stream_cut(stream, REASON_RESET_AFTER_HEADERS);
-    return BODY_FAILED;
+    if (n <= 0) return read_back_ended(stream, n);
+    stream->back->end = (uint32_t)n;
+    if ((size_t)n < stream->back->cap) return BODY_READ;
+    down->read_bytes = BUF_LARGE - sizeof(struct buf);
+    return BODY_READ_ALL;
 }
 
 static void
 wait_for_back(struct stream *stream)
 {
     buf_give(&stream->proxy->buffers, &stream->back);
+    relay_give_pipe(&stream->down, &stream->proxy->pipes);
     stream->down.buf = NULL;
     upstream_want_read(stream->upstream, true);
     stream_arm(stream);
@@ -189,6 +223,9 @@ stream_pump_down(struct stream *stream, bool may_read)
         }
         if (down->state == RELAY_ENDED) {
             down->state = RELAY_DONE;
+            /* A buffer would have shown what stands behind the body's end. */
+            if (down->pipe != NULL && !upstream_is_quiet(stream->upstream))
+                stream->response.head.keep_alive = false;
             stream_close(stream, REASON_NONE);
             return;
         }

@@ -7,12 +7,31 @@ enum { TUNNEL_ROUNDS = 8 };
 
 enum side { SIDE_IDLE, SIDE_BLOCKED, SIDE_OVER, SIDE_BROKEN };
 
+/* As recv(2), into a pipe or a buffer of the relay's. */
+static ssize_t
+read_side(struct relay *relay, struct buf **own, struct proxy *proxy, int source, bool *filled)
+{
+    if (relay_take_pipe(relay, &proxy->pipes)) return relay_read_pipe(relay, &proxy->pipes, source, filled);
+    relay_give_pipe(relay, &proxy->pipes);
+    relay->buf = *own = buf_take(&proxy->buffers, relay->read_bytes);
+    if (*own == NULL) {
+        errno = ENOMEM;
+        return -1;
+    }
+    ssize_t n = recv(source, (*own)->bytes, (*own)->cap, 0);
+    if (n <= 0) return n;
+    (*own)->end = (uint32_t)n;
+    *filled = (size_t)n == (*own)->cap;
+    if (*filled) relay->read_bytes = BUF_LARGE - sizeof(struct buf);
+    return n;
+}
+
 /* One direction until its source is empty or its sink is full; a FIN travels on as a half-close. */
 static enum side
 pump_side(struct stream *stream, struct relay *relay, struct buf **own, int source, int sink, bool may_read,
     uint64_t *read_bytes, uint64_t *written)
 {
-    struct buf_pool *pool = &stream->proxy->buffers;
+    struct proxy *proxy = stream->proxy;
     for (unsigned round = 0; relay->state == RELAY_OPEN || relay->state == RELAY_ENDED; round++) {
         if (!relay_fill(relay, &stream->arena)) return SIDE_BROKEN;
         switch (relay_flush(relay, sink, written)) {
@@ -27,17 +46,15 @@ pump_side(struct stream *stream, struct relay *relay, struct buf **own, int sour
             return SIDE_OVER;
         }
         if (relay->buf != NULL && buf_used(relay->buf) > 0) continue;
-        buf_give(pool, own);
+        buf_give(&proxy->buffers, own);
         relay->buf = NULL;
-        if (!may_read || round >= TUNNEL_ROUNDS) return SIDE_IDLE;
-        relay->buf = *own = buf_take(pool, relay->read_bytes);
-        if (*own == NULL) return SIDE_BROKEN;
-        ssize_t n = recv(source, (*own)->bytes, (*own)->cap, 0);
+        if (!may_read || round >= TUNNEL_ROUNDS) {
+            relay_give_pipe(relay, &proxy->pipes);
+            return SIDE_IDLE;
+        }
+        ssize_t n = read_side(relay, own, proxy, source, &may_read);
         if (n > 0) {
-            (*own)->end = (uint32_t)n;
             *read_bytes += (uint64_t)n;
-            may_read = (size_t)n == (*own)->cap;
-            if (may_read) relay->read_bytes = BUF_LARGE - sizeof(struct buf);
         } else if (n == 0) {
             relay_eof(relay);
         } else if (errno == EAGAIN || errno == EINTR) {

@@ -281,9 +281,9 @@ upstream_free(struct upstream *upstream)
 }
 
 /* Whether the backend already closed it, or spoke out of turn: asked only for requests that can't be sent
- * twice. */
-static bool
-is_quiet(const struct upstream *upstream)
+ * twice, and where a body's end was spliced. */
+bool
+upstream_is_quiet(const struct upstream *upstream)
 {
     char byte;
     return recv(upstream->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == -1 &&
@@ -303,7 +303,7 @@ upstream_take(struct endpoint *endpoint, uint64_t now_us, bool idempotent)
         if (!idempotent) {
             if (upstream->idle_since_us + YOUNG_US <= now_us)
                 return NULL; /* the youngest: the rest are older */
-            if (!is_quiet(upstream)) {
+            if (!upstream_is_quiet(upstream)) {
                 upstream_close(upstream);
                 continue;
             }

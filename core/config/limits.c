@@ -124,9 +124,6 @@ static const struct {
     const struct block *block;
     const char *key;
 } pending[] = {
-    {&config_block, "retry"},
-    {&service_block, "retry"},
-    {&route_block, "retry"},
     {&service_block, "limits"},
     {&route_block, "limits"},
     {&limits_block, "active_per_endpoint"},

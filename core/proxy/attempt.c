@@ -136,6 +136,13 @@ run_on(struct stream *stream, struct endpoint *endpoint, bool may_reuse)
     }
 }
 
+static bool
+is_late(const struct stream *stream)
+{
+    return stream->timeouts.request != 0 &&
+           stream->proxy->now_us >= stream->started_us + stream->timeouts.request;
+}
+
 void
 attempt_begin(struct stream *stream)
 {
@@ -148,10 +155,14 @@ attempt_begin(struct stream *stream)
     case SCRIPT_PICKED: break;
     case SCRIPT_QUEUE: reason = REASON_ALL_FULL; /* fallthrough */
     case SCRIPT_NONE:
-        if (stream->attempts > 1) {
-            stream->attempts--;
-            reason = stream->reason; /* nothing else is left to try: why the last one failed */
+        stream->attempts--;
+        if (stream->request.tried_count > 0) { /* nothing else is left: one that failed, but not at once */
+            stream->request.tried_count = 0;
+            stream->resume_us = proxy->now_us + retry_backoff_us(stream->attempts, proxy_random(proxy));
+            stream_enter(stream, STREAM_BACKOFF);
+            return;
         }
+        if (stream->reason != REASON_NONE) reason = stream->reason; /* why the last one failed */
         reply_reason(stream, reason, 0, NULL);
         return;
     }
@@ -169,16 +180,72 @@ attempt_begin(struct stream *stream)
 }
 
 void
+attempt_resume(struct stream *stream)
+{
+    if (is_late(stream))
+        reply_reason(
+            stream, stream->reason == REASON_NONE ? REASON_RESPONSE_TIMEOUT : stream->reason, 0, NULL);
+    else
+        attempt_begin(stream);
+}
+
+static enum retry_verdict
+decide(const struct stream *stream, enum reason reason)
+{
+    struct retry_case retry = {
+        .reason = reason,
+        .idempotent = method_is_idempotent(stream->parser.head.method),
+        .pooled = stream->pooled,
+        .kept = stream->kept,
+        .sent = stream->sent,
+        .answered = stream->interims > 0 || stream->bytes_out > 0,
+        .head_began = stream->response.error != H1_BAD_STATUS_LINE,
+        .per_try = stream->per_try_us != 0 && stream->proxy->now_us >= stream->picked_us + stream->per_try_us,
+        .attempts = stream->attempts,
+    };
+    return is_late(stream) ? RETRY_NO : retry_decide(retry_config(stream), &retry);
+}
+
+/* The attempt is over: its endpoint is not tried again while there are others. */
+static void
+leave_endpoint(struct stream *stream)
+{
+    struct script_request *request = &stream->request;
+    if (request->tried_count < sizeof request->tried / sizeof request->tried[0])
+        request->tried[request->tried_count++] = stream->slot;
+    attempt_end(stream);
+    stream->pooled = false;
+}
+
+static bool
+may_retry(struct stream *stream, enum retry_verdict verdict)
+{
+    struct proxy *proxy = stream->proxy;
+    if (verdict != RETRY_OTHER ||
+        !budget_take_retry(proxy->shm, proxy->worker, retry_config(stream)->budget_percent, proxy->now_us))
+        return false;
+    atomic_fetch_add_explicit(&proxy->totals->retries, 1, memory_order_relaxed);
+    return true;
+}
+
+bool
+attempt_replay(struct stream *stream)
+{
+    const struct h1_head *answer = &stream->response.head;
+    if (!config_retry_has_status(retry_config(stream), answer->status)) return false;
+    if (stream->up.state != RELAY_DONE || !may_retry(stream, decide(stream, REASON_NONE))) return false;
+    attempt_observe(stream, answer->status, REASON_NONE, &answer->headers);
+    leave_endpoint(stream);
+    stream->reason = REASON_NONE;
+    attempt_begin(stream);
+    return true;
+}
+
+void
 attempt_fail(struct stream *stream, enum reason reason)
 {
     struct proxy *proxy = stream->proxy;
-    struct script_request *request = &stream->request;
-    struct retry_case retry = {reason, method_is_idempotent(stream->parser.head.method), stream->pooled,
-        stream->kept, stream->sent, stream->interims > 0 || stream->bytes_out > 0,
-        stream->response.error != H1_BAD_STATUS_LINE, stream->attempts};
-    enum retry_verdict verdict = retry_decide(&retry);
-    if (stream->timeouts.request != 0 && proxy->now_us >= stream->started_us + stream->timeouts.request)
-        verdict = RETRY_NO;
+    enum retry_verdict verdict = decide(stream, reason);
     stream->nudge_us = 0;
     if (verdict == RETRY_SAME) {
         struct endpoint *endpoint = endpoint_get(proxy, stream->slot);
@@ -192,12 +259,8 @@ attempt_fail(struct stream *stream, enum reason reason)
         verdict = RETRY_OTHER;
     }
     attempt_observe(stream, 0, reason, NULL);
-    if (request->tried_count < sizeof request->tried / sizeof request->tried[0])
-        request->tried[request->tried_count++] = stream->slot;
-    attempt_end(stream);
-    stream->pooled = false;
-    if (verdict == RETRY_OTHER && budget_take_retry(&proxy->budget, proxy->now_us)) {
-        atomic_fetch_add_explicit(&proxy->totals->retries, 1, memory_order_relaxed);
+    leave_endpoint(stream);
+    if (may_retry(stream, verdict)) {
         stream->reason = reason;
         attempt_begin(stream);
         return;
@@ -278,6 +341,7 @@ attempt_on_readable(struct stream *stream)
         return;
     case STREAM_TUNNEL: tunnel_pump(stream, false, true); return;
     case STREAM_HEAD:
+    case STREAM_BACKOFF:
     case STREAM_CONNECT:
     case STREAM_ANSWER:
     case STREAM_CLOSED: return;
@@ -292,6 +356,7 @@ attempt_on_writable(struct stream *stream)
     case STREAM_REPLY: stream_pump_up(stream, false); return;
     case STREAM_TUNNEL: tunnel_pump(stream, false, false); return;
     case STREAM_HEAD:
+    case STREAM_BACKOFF:
     case STREAM_CONNECT:
     case STREAM_ANSWER:
     case STREAM_CLOSED: return;

@@ -27,11 +27,9 @@ enum {
     SPLICE_WORTH = 16384,
     RELAY_IOVS = 26,
     RELAY_SCRATCH = 192,
-    ATTEMPTS_MAX = 3,
     INTERIM_MAX = 16, /* 1xx heads of one answer: more is a broken backend */
     ARENA_STREAM = 8192,
     COMMON_TIMEOUTS = 64,
-    BUDGET_SECONDS = 10,
     NUDGE_US = 1000000,
     NUDGE_AGAIN_US = 250000,
     EXPECT_US = 200000, /* a backend that knows Expect has answered by then */
@@ -266,6 +264,7 @@ struct upstream {
 /* name, allowed next states */
 #define STREAM_STATES(X)                                                                                     \
     X(HEAD)    /* the rest of the request head; client_header */                                             \
+    X(BACKOFF) /* the moment to try an endpoint again; resume_us */                                          \
     X(CONNECT) /* the backend's socket; connect */                                                           \
     X(WAIT)    /* the response head, while the request still goes out; client_body_gap, then response */     \
     X(REPLY)   /* both bodies; stream_idle */                                                                \
@@ -289,6 +288,8 @@ struct stream {
     enum stream_state state;
     struct generation *generation;         /* pinned until the response head is queued; then NULL */
     uint64_t started_us, due_us, nudge_us; /* nudge: when the client is sent 100 Continue; 0: not */
+    uint64_t per_try_us;                   /* of an attempt until its response head; 0: none of its own */
+    uint64_t resume_us;                    /* BACKOFF: when the next attempt begins */
     struct config_timeouts timeouts;
     uint64_t bytes_in, bytes_out;
 
@@ -378,10 +379,6 @@ struct proxy {
     } common[COMMON_TIMEOUTS];
     unsigned common_count;
 
-    struct budget {
-        uint64_t second[BUDGET_SECONDS];
-        uint32_t requests[BUDGET_SECONDS], retries[BUDGET_SECONDS];
-    } budget;
     uint64_t random[4];
     char date[64];
     uint64_t date_second;
@@ -452,6 +449,9 @@ void attempt_fail(
     struct stream *stream, enum reason reason); /* retries or answers; before the response head only */
 void attempt_end(
     struct stream *stream); /* takes the request off its endpoint; gives or closes the connection */
+/* An answer came that `retry.status` names. True: it was dropped, and the request goes on elsewhere. */
+bool attempt_replay(struct stream *stream);
+void attempt_resume(struct stream *stream); /* BACKOFF is over */
 void attempt_observe(struct stream *stream, int status, enum reason failure, const struct headers *headers);
 void attempt_on_connected(struct stream *stream);
 void attempt_on_readable(struct stream *stream);
@@ -528,20 +528,26 @@ uint64_t upstream_idle_us(uint64_t configured_us, uint32_t keep_alive_s);
 
 /* retry.c */
 struct retry_case {
-    enum reason reason;
+    enum reason reason; /* NONE: the endpoint gave an answer that `status` names */
     bool idempotent;
     bool pooled;
     enum body_kept kept;
     uint64_t sent;   /* bytes of the request that the kernel took */
     bool answered;   /* a byte of any response reached the client */
     bool head_began; /* the endpoint sent at least a status line */
+    bool per_try;    /* it was the attempt's own time that ran out */
     uint32_t attempts;
 };
 enum retry_verdict { RETRY_NO, RETRY_SAME, RETRY_OTHER };
 /* SAME: on a fresh connection to the same endpoint, for the pooled one was stale; OTHER: another endpoint. */
-enum retry_verdict retry_decide(const struct retry_case *retry);
-void budget_count_request(struct budget *budget, uint64_t now_us);
-bool budget_take_retry(struct budget *budget, uint64_t now_us); /* counts it where it is allowed */
+enum retry_verdict retry_decide(const struct config_retry *config, const struct retry_case *retry);
+/* The stream's own; while its generation is pinned. */
+const struct config_retry *retry_config(const struct stream *stream);
+/* Before the next attempt on an endpoint that failed already, after `attempts` (at least 1). */
+uint64_t retry_backoff_us(uint32_t attempts, uint64_t random);
+void budget_count_request(struct shm_budget *budget, uint64_t now_us); /* the worker's own */
+/* Of all workers; counts it where it is allowed. */
+bool budget_take_retry(struct shm *shm, unsigned worker, uint32_t percent, uint64_t now_us);
 
 /* accesslog.c */
 void accesslog_write(struct stream *stream, uint64_t duration_us);

@@ -115,7 +115,8 @@ proxy_request(struct stream *stream)
     request->headers = &stream->parser.head.headers;
     request->arena = &stream->arena;
     request->service = service;
-    budget_count_request(&stream->proxy->budget, stream->proxy->now_us);
+    stream->per_try_us = retry_config(stream)->per_try;
+    budget_count_request(&stream->proxy->block->budget, stream->proxy->now_us);
     attempt_begin(stream);
 }
 

@@ -9,9 +9,11 @@ enum { FREE_STREAMS = 1024 };
 #define BIT(state) (1u << STREAM_##state)
 /* From each state, those that may follow. */
 static const unsigned moves[STREAM_STATE_COUNT] = {
-    [STREAM_HEAD] = BIT(HEAD) | BIT(CONNECT) | BIT(WAIT) | BIT(ANSWER) | BIT(CLOSED),
-    [STREAM_CONNECT] = BIT(CONNECT) | BIT(WAIT) | BIT(ANSWER) | BIT(CLOSED),
-    [STREAM_WAIT] = BIT(CONNECT) | BIT(WAIT) | BIT(REPLY) | BIT(ANSWER) | BIT(TUNNEL) | BIT(CLOSED),
+    [STREAM_HEAD] = BIT(HEAD) | BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(ANSWER) | BIT(CLOSED),
+    [STREAM_BACKOFF] = BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(ANSWER) | BIT(CLOSED),
+    [STREAM_CONNECT] = BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(ANSWER) | BIT(CLOSED),
+    [STREAM_WAIT] =
+        BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(REPLY) | BIT(ANSWER) | BIT(TUNNEL) | BIT(CLOSED),
     [STREAM_REPLY] = BIT(CLOSED),
     [STREAM_ANSWER] = BIT(CLOSED),
     [STREAM_TUNNEL] = BIT(CLOSED),
@@ -36,6 +38,12 @@ stream_enter(struct stream *stream, enum stream_state state)
     if (state != STREAM_CLOSED) stream_arm(stream);
 }
 
+static bool
+waits_for_body(const struct stream *stream)
+{
+    return stream->up.state == RELAY_OPEN && relay_is_flushed(&stream->up);
+}
+
 /* What the present state waits for, at most: 0 is for ever. */
 static uint64_t
 wait_us(const struct stream *stream)
@@ -44,9 +52,8 @@ wait_us(const struct stream *stream)
     case STREAM_HEAD: return stream->timeouts.client_header;
     case STREAM_CONNECT: return stream->timeouts.connect;
     case STREAM_WAIT:
-        return stream->up.state == RELAY_OPEN && relay_is_flushed(&stream->up)
-                   ? stream->timeouts.client_body_gap
-                   : stream->timeouts.response;
+        return waits_for_body(stream) ? stream->timeouts.client_body_gap : stream->timeouts.response;
+    case STREAM_BACKOFF: return stream->resume_us - stream->proxy->now_us;
     case STREAM_REPLY:
     case STREAM_ANSWER: return stream->timeouts.stream_idle;
     case STREAM_TUNNEL: return stream->timeouts.tunnel_idle;
@@ -62,6 +69,11 @@ stream_arm(struct stream *stream)
     uint64_t wait = wait_us(stream), due_us = wait == 0 ? UINT64_MAX : proxy->now_us + wait;
     if (stream->timeouts.request != 0 && stream->state != STREAM_TUNNEL) {
         uint64_t end_us = stream->started_us + stream->timeouts.request;
+        if (end_us < due_us) due_us = end_us;
+    }
+    if (stream->per_try_us != 0 &&
+        (stream->state == STREAM_CONNECT || (stream->state == STREAM_WAIT && !waits_for_body(stream)))) {
+        uint64_t end_us = stream->picked_us + stream->per_try_us;
         if (end_us < due_us) due_us = end_us;
     }
     stream->due_us = due_us;
@@ -256,11 +268,12 @@ poke_client(struct stream *stream)
     } else if (n == 0 && conn->input != INPUT_ENDED) {
         conn_want_read(conn, false);
         conn->input = INPUT_ENDED;
-        if (stream->state == STREAM_CONNECT && !is_whole(stream)) { /* RFC 9112 §8: it will never be whole */
+        bool is_sending = stream->state == STREAM_CONNECT || stream->state == STREAM_BACKOFF;
+        if (is_sending && !is_whole(stream)) { /* RFC 9112 §8: it will never be whole */
             stream_client_gone(stream);
             return;
         }
-        if (stream->state == STREAM_WAIT || stream->state == STREAM_CONNECT) {
+        if (stream->state == STREAM_WAIT || is_sending) {
             stream->nudge_us = stream->proxy->now_us + NUDGE_US;
             if (stream->parser.head.minor == 0) stream->nudge_us = 0;
             stream_arm(stream);
@@ -282,6 +295,7 @@ stream_on_readable(struct stream *stream)
         else
             poke_client(stream);
         return;
+    case STREAM_BACKOFF:
     case STREAM_CONNECT:
     case STREAM_ANSWER: poke_client(stream); return;
     case STREAM_TUNNEL: tunnel_pump(stream, true, false); return;
@@ -295,6 +309,7 @@ stream_on_writable(struct stream *stream)
     switch (stream->state) {
     case STREAM_REPLY:
     case STREAM_ANSWER: stream_pump_down(stream, false); return;
+    case STREAM_BACKOFF:
     case STREAM_CONNECT:
     case STREAM_WAIT: response_flush_interim(stream); return;
     case STREAM_TUNNEL: tunnel_pump(stream, false, false); return;
@@ -340,9 +355,10 @@ stream_on_timeout(struct stream *stream)
     }
     switch (stream->state) {
     case STREAM_HEAD: reply_reason(stream, REASON_CLIENT_TIMEOUT, 0, NULL); return;
+    case STREAM_BACKOFF: attempt_resume(stream); return;
     case STREAM_CONNECT: attempt_fail(stream, REASON_CONNECT_TIMEOUT); return;
     case STREAM_WAIT:
-        if (stream->up.state == RELAY_OPEN && relay_is_flushed(&stream->up))
+        if (waits_for_body(stream))
             reply_reason(stream, REASON_CLIENT_TIMEOUT, 0, NULL);
         else
             attempt_fail(stream, REASON_RESPONSE_TIMEOUT);

@@ -96,6 +96,16 @@ struct shm_totals {
 #undef X
 };
 
+/* What a worker's requests and retries were in each of the last seconds (core/proxy/retry.c): the retry budget is of all
+ * workers together. The worker writes its own; every worker reads all. `second` is 0 where there is none. */
+enum { SHM_BUDGET_SECONDS = 10 };
+struct shm_budget {
+    struct {
+        _Atomic uint64_t second;
+        _Atomic uint32_t requests, retries;
+    } seconds[SHM_BUDGET_SECONDS];
+};
+
 /* One a worker. The worker writes it; supervisor and control read. */
 struct shm_worker {
     alignas(64) _Atomic int32_t pid;
@@ -106,6 +116,7 @@ struct shm_worker {
     _Atomic uint32_t script;           /* shm_name id of the script it is in */
     _Atomic uint32_t connections, streams, tunnels;
     _Atomic uint32_t draining;
+    alignas(64) struct shm_budget budget; /* kept over restarts: what was retried was retried */
 };
 
 struct shm_params {

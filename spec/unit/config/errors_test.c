@@ -319,12 +319,9 @@ refuses_by_name_what_is_not_there_yet(void **state)
 {
     (void)state;
     static const struct wrong rows[] = {
-        {"retry: {attempts: 2}", AT "1:1: error: 'retry' is not supported yet"},
-        {"routes: [{retry: {}}]", "'retry' of a route is not supported yet"},
         {"routes: [{limits: {}}]", "'limits' of a route is not supported yet"},
         {"routes: [{filters: []}]", "'filters' of a route is not supported yet"},
         {"routes: [{errors: {}}]", "'errors' of a route is not supported yet"},
-        {"services: {a: {retry: {}}}", "'retry' of a service is not supported yet"},
         {"services: {a: {limits: {}}}", "'limits' of a service is not supported yet"},
         {"services: {a: {tls: {}}}", "'tls' of a service is not supported yet"},
         {"services: {a: {slow_start: 1s}}", "'slow_start' of a service is not supported yet"},

@@ -1,5 +1,7 @@
 #include "core/shm/shm.h"
 
+#include <sched.h>
+
 #include "core/shm/shm_internal.h"
 
 /* What a failed first attempt counts as: nothing is known yet, and a quick refusal must not read as a quick
@@ -7,28 +9,50 @@
 enum { EWMA_FIRST_FAILURE_US = 1000000 };
 #define EWMA_TIME_CONSTANT_MS 10000.0
 
-/* Never below 0: where a count was lost with a worker, the endpoint's next idle moment puts it right. */
-static void
-active_take(struct slot *slot, uint32_t count)
+/* Never below 0: a count that was lost is put right by the next idle moment. */
+void
+active_take(_Atomic uint32_t *active, uint32_t count)
 {
-    uint32_t seen = atomic_load_explicit(&slot->active, memory_order_relaxed), left;
+    uint32_t seen = atomic_load_explicit(active, memory_order_relaxed), left;
     do {
         left = seen > count ? seen - count : 0;
-    } while (!atomic_compare_exchange_weak_explicit(
-        &slot->active, &seen, left, memory_order_relaxed, memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak(active, &seen, left));
 }
 
-/* The column is raised first and lowered last: a worker killed in between is taken off once too often, which
- * heals (active_take), and never once too seldom, which would stay for ever. Only its worker writes a column.
- */
+bool
+active_try(_Atomic uint32_t *active, uint32_t limit)
+{
+    if (limit == 0) {
+        atomic_fetch_add(active, 1);
+        return true;
+    }
+    uint32_t seen = atomic_load(active);
+    do {
+        if (seen >= limit) return false;
+    } while (!atomic_compare_exchange_weak(active, &seen, seen + 1));
+    return true;
+}
+
+/* Only its worker writes a column, so that adding needs no atomic operation. */
+bool
+slot_try_begin(struct shm *shm, unsigned worker, uint32_t slot, uint32_t limit)
+{
+    if (slot >= shm->max_endpoints || worker >= SHM_WORKERS_MAX) return false;
+    _Atomic uint32_t *active = &shm_slot_rows(shm)[slot].active, *mine = shm_column(shm, worker, slot);
+    op_open(shm, worker, slot + 1);
+    bool begun = active_try(active, limit);
+    if (begun) {
+        uint32_t count = atomic_load_explicit(mine, memory_order_relaxed);
+        atomic_store_explicit(mine, count + 1, memory_order_release);
+    }
+    op_close(shm, worker);
+    return begun;
+}
+
 void
 slot_begin(struct shm *shm, unsigned worker, uint32_t slot)
 {
-    if (slot >= shm->max_endpoints || worker >= SHM_WORKERS_MAX) return;
-    _Atomic uint32_t *mine = shm_column(shm, worker, slot);
-    uint32_t count = atomic_load_explicit(mine, memory_order_relaxed);
-    atomic_store_explicit(mine, count + 1, memory_order_release);
-    atomic_fetch_add_explicit(&shm_slot_rows(shm)[slot].active, 1, memory_order_relaxed);
+    if (!slot_try_begin(shm, worker, slot, 0)) return; /* out of range: nothing to count */
 }
 
 void
@@ -38,16 +62,16 @@ slot_end(struct shm *shm, unsigned worker, uint32_t slot)
     _Atomic uint32_t *mine = shm_column(shm, worker, slot);
     uint32_t count = atomic_load_explicit(mine, memory_order_relaxed);
     if (count == 0) return;
-    active_take(&shm_slot_rows(shm)[slot], 1);
+    op_open(shm, worker, slot + 1);
+    active_take(&shm_slot_rows(shm)[slot].active, 1);
     atomic_store_explicit(mine, count - 1, memory_order_release);
+    op_close(shm, worker);
 }
 
 uint32_t
 slot_active(struct shm *shm, uint32_t slot)
 {
-    return slot < shm->max_endpoints
-               ? atomic_load_explicit(&shm_slot_rows(shm)[slot].active, memory_order_relaxed)
-               : 0;
+    return slot < shm->max_endpoints ? atomic_load(&shm_slot_rows(shm)[slot].active) : 0;
 }
 
 /* e^-(ms / time constant) to the third order: within 2 % of it to one time constant, and falling for ever. */
@@ -111,17 +135,65 @@ slot_latency_us(struct shm *shm, uint32_t slot, uint64_t now_us)
     return ms > INT32_MAX ? ewma : (uint32_t)((double)ewma * decay(ms));
 }
 
+/* By how much the count that `what` names differs from the sum of its columns: false where the workers did
+ * not stand still for as long as it takes to add up. Their numbers move with each change, so equal ones
+ * before and after mean that nothing happened in between; what is under way elsewhere makes no difference
+ * here. */
+static bool
+drift_measure(struct shm *shm, uint32_t what, unsigned dead, int64_t *drift)
+{
+    uint64_t before[SHM_WORKERS_MAX];
+    uint32_t at = (what & ~OP_QUEUE) - 1;
+    bool is_queue = (what & OP_QUEUE) != 0;
+    for (unsigned w = 0; w < SHM_WORKERS_MAX; w++) {
+        before[w] = atomic_load(&shm->ops[w].word);
+        if (w != dead && (uint32_t)before[w] == what) return false;
+    }
+    int64_t sum = 0;
+    int64_t active = atomic_load(is_queue ? &shm_queue_rows(shm)[at].active : &shm_slot_rows(shm)[at].active);
+    for (unsigned w = 0; w < SHM_WORKERS_MAX; w++) {
+        if (before[w] == 0) continue; /* never counted anything: leave its pages untouched */
+        sum += atomic_load(is_queue ? &shm_queue_rows(shm)[at].columns[w] : shm_column(shm, w, at));
+    }
+    for (unsigned w = 0; w < SHM_WORKERS_MAX; w++) {
+        if (atomic_load(&shm->ops[w].word) != before[w]) return false;
+    }
+    *drift = active - sum;
+    return true;
+}
+
+/* The worker was killed while it changed a count: done or not done, its column says the same again after
+ * this. Without it a limit would be one too high or, worse, too low for ever. */
+static void
+op_repair(struct shm *shm, unsigned worker)
+{
+    enum { TRIES = 4096, TRIES_BEFORE_YIELD = 64 };
+    uint32_t what = (uint32_t)atomic_load(&shm->ops[worker].word), at = (what & ~OP_QUEUE) - 1;
+    int64_t drift = 0;
+    if (what == 0 || at >= ((what & OP_QUEUE) != 0 ? (uint32_t)QUEUES_MAX : shm->max_endpoints)) return;
+    _Atomic uint32_t *active =
+        (what & OP_QUEUE) != 0 ? &shm_queue_rows(shm)[at].active : &shm_slot_rows(shm)[at].active;
+    for (int i = 0; i < TRIES && !drift_measure(shm, what, worker, &drift); i++) {
+        if (i >= TRIES_BEFORE_YIELD) sched_yield();
+    }
+    if (drift > 0) active_take(active, (uint32_t)drift);
+    if (drift < 0) atomic_fetch_add(active, (uint32_t)-drift);
+}
+
 void
 shm_worker_reap(struct shm *shm, unsigned worker)
 {
     if (worker >= SHM_WORKERS_MAX) return;
+    op_repair(shm, worker);
     uint32_t peak = atomic_load_explicit(&shm->slots_peak, memory_order_acquire);
     for (uint32_t at = 0; at < peak && at < shm->max_endpoints; at++) {
         uint32_t held = atomic_load_explicit(shm_column(shm, worker, at), memory_order_relaxed);
         if (held == 0) continue;
-        active_take(&shm_slot_rows(shm)[at], held);
+        active_take(&shm_slot_rows(shm)[at].active, held);
         atomic_store_explicit(shm_column(shm, worker, at), 0, memory_order_release);
     }
+    queues_reap(shm, worker);
+    op_close(shm, worker);
     struct shm_worker *block = &shm->workers[worker];
     atomic_store(&block->generation, 0);
     atomic_store(&block->heartbeat_us, 0);

@@ -38,11 +38,17 @@ bool queue_may_try(struct shm *shm, struct queue *queue, uint64_t ticket, uint32
 /* Gives the place up: served, timed out, gone. */
 void queue_leave(struct shm *shm, struct queue *queue, uint64_t ticket);
 
-/* How many wait. Hot: one load; 0 lets a new request pass without a ticket. */
+/* The one ticket with which anything could be gained now, and its worker; 0: nobody's. A worker that was woken, or that waits
+ * for itself, asks this once in place of queue_may_try for each of its tickets. */
+MUST_CHECK uint64_t queue_first(struct shm *shm, struct queue *queue, uint32_t limit, unsigned *worker);
+
+/* How many wait. Hot: one load a worker; 0 lets a new request pass without a ticket. */
 uint32_t queue_depth(const struct queue *queue);
 
-/* After a slot or the service got room, an endpoint came, or a limit changed: calls `wake` for each worker that owns a ticket
- * which may try now (each worker once). Cheap when nobody waits. */
+/* After a slot or the service got room, a ticket left, an endpoint came, or a limit changed: calls `wake` for the worker
+ * that owns the ticket of queue_first, if there is one. Cheap when nobody waits. No wake-up is lost between a failed try and
+ * this where the try came after queue_enter: who enters tries once more, then sleeps. Nothing is called after shm_worker_reap:
+ * workers with tickets ask queue_first at each heartbeat too. */
 void queue_wake(struct shm *shm, struct queue *queue, uint32_t limit, void (*wake)(void *context, unsigned worker), void *context);
 
 /* Waiting time of those who were served, for the metrics: counted by queue_served, read by control. */

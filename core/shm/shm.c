@@ -47,6 +47,8 @@ lay_out(struct shm *shm, const struct shm_params *params, uint64_t page)
     at += shm->ring_stride * SHM_WORKERS_MAX;
     shm->stats_at = at;
     at += shm->stats_bytes * SHM_WORKERS_MAX;
+    shm->queues_at = at;
+    at += round_up(QUEUES_MAX * sizeof(struct queue), page);
     shm->bytes = at;
 }
 

@@ -23,15 +23,38 @@ member_at(struct script *script, uint32_t slot)
     return slot < script->slot_cap ? script->by_slot[slot] : NULL;
 }
 
-/* What this pick may answer: rows of `offered` from first to past, less the tried. */
+/* What this pick may answer: rows of `offered` from first to past, less the tried and the full. */
 struct choice {
     struct member **rows;
     uint32_t count;    /* rows */
-    uint32_t eligible; /* without the tried */
+    uint32_t eligible; /* without the tried and the full */
+    bool has_full;     /* somebody was left out for being full alone */
 };
 
+/* What is full may have room a moment later: one pick goes by one look. */
+static bool
+is_left_out(const struct script *script, const struct choice *choice, const struct script_request *request,
+    const struct member *member)
+{
+    if (choice->has_full && member->full_in == script->pick_serial) return true;
+    return is_tried(request, member->slot);
+}
+
+/* A full endpoint is no reason to ask a lower tier: better wait for it than for one that fails requests. */
+static void
+leave_out_full(struct script *script, const struct script_request *request, struct choice *choice)
+{
+    for (uint32_t i = 0; i < choice->count; i++) {
+        struct member *member = choice->rows[i];
+        if (!member_is_full(member) || is_tried(request, member->slot)) continue;
+        member->full_in = script->pick_serial;
+        choice->has_full = true;
+        choice->eligible--;
+    }
+}
+
 static struct choice
-choose(const struct service *service, const struct script_request *request)
+choose(struct script *script, const struct service *service, const struct script_request *request)
 {
     struct choice choice = {0};
     for (int tier = (int)service->tier; tier < TIER_COUNT; tier++) {
@@ -44,6 +67,7 @@ choose(const struct service *service, const struct script_request *request)
         }
         if (choice.eligible != 0) break;
     }
+    if (UNLIKELY(service->limit != 0)) leave_out_full(script, request, &choice);
     return choice;
 }
 
@@ -63,7 +87,7 @@ push_choice(struct script *script, struct service *service, const struct choice 
     lua_rawgeti(L, LUA_REGISTRYINDEX, service->scratch_ref);
     lua_rawgeti(L, LUA_REGISTRYINDEX, script->views_ref);
     for (uint32_t i = 0; i < choice->count; i++) {
-        if (is_tried(request, choice->rows[i]->slot)) continue;
+        if (is_left_out(script, choice, request, choice->rows[i])) continue;
         lua_rawgeti(L, -1, (int)choice->rows[i]->slot + 1);
         lua_rawseti(L, -3, (int)++at);
     }
@@ -82,13 +106,13 @@ fall_back(
 {
     uint64_t total = 0;
     for (uint32_t i = 0; i < choice->count; i++) {
-        if (!is_tried(request, choice->rows[i]->slot)) total += choice->rows[i]->weight;
+        if (!is_left_out(script, choice, request, choice->rows[i])) total += choice->rows[i]->weight;
     }
     if (total == 0) return SCRIPT_NONE;
     uint64_t at = script_random(script) % total;
     for (uint32_t i = 0; i < choice->count; i++) {
         const struct member *member = choice->rows[i];
-        if (is_tried(request, member->slot)) continue;
+        if (is_left_out(script, choice, request, member)) continue;
         if (at < member->weight) {
             *slot = member->slot;
             break;
@@ -140,11 +164,20 @@ check_answer(struct script *script, const struct service *service, const struct 
     if (member->service != (uint32_t)(service - script->services))
         return "answered a backend of another service";
     if (is_tried(request, member->slot)) return "answered a backend that this request has tried already";
-    bool is_choice = choice->eligible != 0 && member->tier == choice->rows[0]->tier;
+    bool is_choice = choice->count != 0 && member->tier == choice->rows[0]->tier;
     if (!is_choice && member->bound_in != script->pick_serial)
         return "answered a backend that may not be picked now";
     *slot = member->slot;
     return NULL;
+}
+
+/* Full when it was answered, not since: by request:bound, or out of a table of the script's own. */
+static bool
+insists_on_full(const struct script *script, const struct choice *choice, uint32_t slot)
+{
+    const struct member *member = script->by_slot[slot];
+    bool was_known = choice->has_full && member->full_in == script->pick_serial;
+    return (was_known || member->bound_in == script->pick_serial) && member_is_full(member);
 }
 
 static enum reason
@@ -177,15 +210,15 @@ script_pick(struct script *script, struct script_request *request, uint32_t *slo
     if (request->service >= script->service_count) return SCRIPT_NONE;
     struct service *service = &script->services[request->service];
     struct plugin *plugin = &service->strategy;
-    struct choice choice = choose(service, request);
-    *reason = none_reason(service);
-    if (choice.eligible == 0 && service->bindable == 0) return SCRIPT_NONE;
+    script->pick_serial++;
+    struct choice choice = choose(script, service, request);
+    *reason = choice.has_full ? REASON_ALL_FULL : none_reason(service);
+    if (choice.eligible == 0 && !choice.has_full && service->bindable == 0) return SCRIPT_NONE;
     if (UNLIKELY(!plugin->is_loaded || service->is_stale || plugin_is_quarantined(script, plugin))) {
         return fall_back(script, &choice, request, slot);
     }
     enum script_verdict verdict = SCRIPT_PICKED;
     int top = lua_gettop(L);
-    script->pick_serial++;
     lua_rawgeti(L, LUA_REGISTRYINDEX, plugin->hot);
     lua_rawgeti(L, LUA_REGISTRYINDEX, plugin->self);
     struct fg_request *view = view_take(script, request);
@@ -210,6 +243,9 @@ script_pick(struct script *script, struct script_request *request, uint32_t *slo
             plugin_fault(script, plugin, "pick", wrong, 1);
             request->set_cookies.count = 0;
             verdict = fall_back(script, &choice, request, slot);
+        } else if (UNLIKELY(service->limit != 0) && insists_on_full(script, &choice, *slot)) {
+            verdict = SCRIPT_QUEUE;
+            *reason = REASON_ALL_FULL;
         }
     }
     lua_settop(L, top);

@@ -56,6 +56,7 @@ make_services(struct script *script, bool is_new_generation)
         service->script = script;
         service->config = &config->services[i];
         service->name_id = name_id(script, service->config->name);
+        service->limit = service->config->queue.active_per_endpoint;
         service->offered_ref = service->scratch_ref = service->all_ref = LUA_NOREF;
         service->tier = TIER_COUNT;
         service->strategy = plugin_of(script, &service->config->strategy, service->config->name);

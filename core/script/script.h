@@ -50,9 +50,11 @@ struct script_request {
 
 enum script_verdict { SCRIPT_PICKED, SCRIPT_NONE, SCRIPT_QUEUE };
 
-/* Runs the service's strategy over the endpoints that may be picked now: not tried, and of the best tier there is (healthy
+/* Runs the service's strategy over the endpoints that may be picked now: not tried, not full, and of the best tier there is (healthy
  * and suspect; else unproven; else ejected; unhealthy, draining, maintenance never, but through request:bound).
- * SCRIPT_PICKED: *slot. SCRIPT_NONE: *reason (NO_ENDPOINTS, ALL_UNHEALTHY, …). An error, a wrong return value or a
+ * SCRIPT_PICKED: *slot, which another worker may have filled meanwhile: then the caller picks again. SCRIPT_NONE: *reason
+ * (NO_ENDPOINTS, ALL_UNHEALTHY, ALL_FULL: room must come first, …). SCRIPT_QUEUE: the request is to wait, for *slot (a full
+ * one was answered: by request:bound, or out of a table of the script's own) or, where that is SLOT_NONE, for what only the script knows (gateway.QUEUE). An error, a wrong return value or a
  * quarantined script is answered by the C fallback, random by weight among the eligible: never a failure. The caller
  * counts the request with slot_begin. Hot: no garbage of ours. */
 MUST_CHECK enum script_verdict script_pick(struct script *script, struct script_request *request, uint32_t *slot, enum reason *reason);

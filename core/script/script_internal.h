@@ -35,6 +35,7 @@ struct member {
     bool is_offered;   /* in its service's array now */
     bool was_seen;     /* mark of the running scan */
     uint64_t bound_in; /* serial of the pick in which request:bound answered it */
+    uint64_t full_in;  /* ... and of the one that left it out for being full */
     uint64_t text_hash;
     char *id;
 };
@@ -67,6 +68,7 @@ struct service {
     uint32_t tier_start[TIER_COUNT + 1];
     enum tier tier; /* the best that has anybody */
     uint32_t bindable;
+    uint32_t limit; /* active requests an endpoint, over all workers; 0: none */
     uint32_t scratch_count; /* rows of the scratch table in use */
     uint64_t signature;
     bool is_stale; /* the arrays could not be rebuilt: try again at the next refresh */
@@ -149,6 +151,9 @@ struct member *script_member(struct script *script, uint32_t slot);
 /* The view of a member on top of the stack, made on first use. Raises where memory is out:
  * protected only. */
 void script_push_view(lua_State *L, struct member *member);
+
+/* At its service's limit of active requests. Hot. */
+bool member_is_full(const struct member *member);
 
 /* load.c: new()s every plug-in that this role runs; complaints go into diags. */
 void load_plugins(struct script *script, struct script *previous, struct diags *diags);

@@ -79,6 +79,20 @@ fg_backend_load(const struct fg_backend *backend)
     return member == NULL ? 0 : atomic_load_explicit(&member->shared->load_milli, memory_order_relaxed) / 1e3;
 }
 
+bool
+member_is_full(const struct member *member)
+{
+    uint32_t limit = member->script->services[member->service].limit;
+    return limit != 0 && atomic_load_explicit(&member->shared->active, memory_order_relaxed) >= limit;
+}
+
+int
+fg_backend_full(const struct fg_backend *backend)
+{
+    const struct member *member = member_of(backend);
+    return member != NULL && member_is_full(member);
+}
+
 int
 fg_backend_text(const struct fg_backend *backend, uint32_t which, struct fg_slice *out)
 {

@@ -62,6 +62,7 @@ uint32_t fg_backend_active(const struct fg_backend *backend);
 uint32_t fg_backend_failures(const struct fg_backend *backend);
 double fg_backend_latency(const struct fg_backend *backend); /* seconds, decays without traffic */
 double fg_backend_load(const struct fg_backend *backend);
+int fg_backend_full(const struct fg_backend *backend); /* at its limit of active requests now */
 int fg_backend_text(
     const struct fg_backend *backend, uint32_t which, struct fg_slice *out); /* valid until the next call */
 

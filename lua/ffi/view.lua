@@ -27,6 +27,7 @@ uint32_t fg_backend_active(const struct fg_backend *backend);
 uint32_t fg_backend_failures(const struct fg_backend *backend);
 double fg_backend_latency(const struct fg_backend *backend);
 double fg_backend_load(const struct fg_backend *backend);
+int fg_backend_full(const struct fg_backend *backend);
 int fg_backend_text(const struct fg_backend *backend, uint32_t which, struct fg_slice *out);
 int fg_request_text(const struct fg_request *request, uint32_t which, struct fg_slice *out);
 int fg_request_header(const struct fg_request *request, const char *name, size_t len, struct fg_slice *out);

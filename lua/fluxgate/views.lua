@@ -72,7 +72,7 @@ local backend = {
     failures = function(self) return C.fg_backend_failures(self) end,
     latency_ewma = function(self) return C.fg_backend_latency(self) end,
     load = function(self) return C.fg_backend_load(self) end,
-    full = function() return false end,
+    full = function(self) return C.fg_backend_full(self) == 1 end,
     id = backend_text("id", layout.ID),
     host = backend_text("host", layout.HOST_NAME),
     zone = backend_text("zone", layout.ZONE),

@@ -370,6 +370,88 @@ serves_ten_thousand_endpoints(void **state)
     fixture_fini(&f);
 }
 
+static uint32_t
+slot_of_verdict(struct fixture *f, enum script_verdict expected, enum reason *reason)
+{
+    uint32_t slot;
+    assert_int_equal(script_pick(f->script, fixture_request(f, 0), &slot, reason), expected);
+    return slot;
+}
+
+static void
+does_not_see_what_is_full(void **state)
+{
+    struct fixture f;
+    enum reason reason;
+    (void)state;
+    fixture_init(&f);
+    f.services[0].queue.active_per_endpoint = 2;
+    fixture_strategy(&f, 0, "/mem/first.lua",
+        PICK("for _, b in ipairs(backends) do if b.full then error('full') end end return backends[1]"),
+        "{}");
+    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1),
+             b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 1);
+    fixture_endpoint(&f, 0, "c", SLOT_UNPROVEN, 1);
+    fixture_load(&f);
+    slot_begin(f.shm, 3, a);
+    assert_int_equal(fixture_pick(&f, 0), a);
+    slot_begin(f.shm, 5, a);
+    assert_int_equal(fixture_pick(&f, 0), b);
+    slot_begin(f.shm, 0, b);
+    slot_begin(f.shm, 0, b);
+    assert_int_equal(slot_of_verdict(&f, SCRIPT_NONE, &reason), SLOT_NONE);
+    assert_int_equal(reason, REASON_ALL_FULL);
+    slot_end(f.shm, 5, a);
+    assert_int_equal(fixture_pick(&f, 0), a);
+    assert_int_equal(errors_of(&f, "a"), 0);
+    fixture_fini(&f);
+}
+
+static void
+waits_for_the_full_one_that_a_session_is_bound_to(void **state)
+{
+    struct fixture f;
+    enum reason reason;
+    (void)state;
+    fixture_init(&f);
+    f.services[0].queue.active_per_endpoint = 1;
+    fixture_strategy(&f, 0, "/mem/bound.lua",
+        PICK("local b = request:bound('b') if b.full ~= (b.active == 1) then error('full') end return b"),
+        "{}");
+    fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1);
+    uint32_t b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 1);
+    fixture_load(&f);
+    assert_int_equal(fixture_pick(&f, 0), b);
+    slot_begin(f.shm, 1, b);
+    assert_int_equal(slot_of_verdict(&f, SCRIPT_QUEUE, &reason), b);
+    assert_int_equal(reason, REASON_ALL_FULL);
+    slot_end(f.shm, 1, b);
+    assert_int_equal(fixture_pick(&f, 0), b);
+    assert_int_equal(errors_of(&f, "a"), 0);
+    fixture_fini(&f);
+}
+
+static void
+falls_back_among_those_with_room(void **state)
+{
+    struct fixture f;
+    enum reason reason;
+    (void)state;
+    fixture_init(&f);
+    f.services[0].queue.active_per_endpoint = 1;
+    fixture_strategy(&f, 0, "/mem/broken.lua", PICK("error('no')"), "{}");
+    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1),
+             b = fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 1);
+    fixture_load(&f);
+    slot_begin(f.shm, 1, a);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(fixture_pick(&f, 0), b);
+    slot_begin(f.shm, 1, b);
+    assert_int_equal(slot_of_verdict(&f, SCRIPT_NONE, &reason), SLOT_NONE);
+    assert_int_equal(reason, REASON_ALL_FULL);
+    fixture_fini(&f);
+}
+
 int
 main(void)
 {
@@ -385,6 +467,9 @@ main(void)
         cmocka_unit_test(sees_the_active_requests_of_every_worker),
         cmocka_unit_test(calls_on_change_when_a_weight_or_a_state_moves),
         cmocka_unit_test(tells_the_strategy_how_an_attempt_ended),
+        cmocka_unit_test(does_not_see_what_is_full),
+        cmocka_unit_test(waits_for_the_full_one_that_a_session_is_bound_to),
+        cmocka_unit_test(falls_back_among_those_with_room),
         cmocka_unit_test(serves_ten_thousand_endpoints),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -228,8 +228,8 @@ each_sum(
 
 /* ---- text ---- */
 
-static void
-family(struct strbuf *out, const char *name, const char *type, const char *help)
+void
+stats_family(struct strbuf *out, const char *name, const char *type, const char *help)
 {
     strbuf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
@@ -295,18 +295,20 @@ static void
 expose_requests(struct scrape *scrape)
 {
     struct strbuf *out = scrape->out;
-    family(out, "loadbalancer_total_requests", "counter",
+    stats_family(out, "loadbalancer_total_requests", "counter",
         "Requests finished, by route, method, status, endpoint and strategy.");
     each_sum(scrape, by_request, show_requests);
-    family(out, "loadbalancer_request_duration_seconds", "histogram",
+    stats_family(out, "loadbalancer_request_duration_seconds", "histogram",
         "Seconds from a request's first byte to the last byte of its response.");
     each_sum(scrape, by_request, show_durations);
-    family(out, "fluxgate_requests_failed_total", "counter",
+    stats_family(out, "fluxgate_requests_failed_total", "counter",
         "Requests that failed, by the reason that the access log names.");
     each_sum(scrape, by_reason, show_failures);
-    family(out, "fluxgate_request_bytes_total", "counter", "Bytes of request bodies taken from clients.");
+    stats_family(
+        out, "fluxgate_request_bytes_total", "counter", "Bytes of request bodies taken from clients.");
     each_sum(scrape, by_endpoint, show_bytes_in);
-    family(out, "fluxgate_response_bytes_total", "counter", "Bytes of response bodies sent to clients.");
+    stats_family(
+        out, "fluxgate_response_bytes_total", "counter", "Bytes of response bodies sent to clients.");
     each_sum(scrape, by_endpoint, show_bytes_out);
 }
 
@@ -351,14 +353,14 @@ static void
 expose_old_gauges(struct scrape *scrape, uint32_t count)
 {
     struct strbuf *out = scrape->out;
-    family(out, "loadbalancer_backend_status", "gauge",
+    stats_family(out, "loadbalancer_backend_status", "gauge",
         "1 while the endpoint is in rotation (healthy or suspect), else 0.");
     for (uint32_t i = 0; i < count; i++) {
         const struct endpoint *at = &scrape->endpoints[i];
         strbuf_printf(out, "loadbalancer_backend_status{backend_host=%s,backend_id=%s,service=%s} %d\n",
             at->host, at->id, at->service, may_be_picked(at));
     }
-    family(out, "loadbalancer_backend_active_connections", "gauge",
+    stats_family(out, "loadbalancer_backend_active_connections", "gauge",
         "Requests between pick and the end of their response, over all workers.");
     for (uint32_t i = 0; i < count; i++) {
         const struct endpoint *at = &scrape->endpoints[i];
@@ -372,13 +374,13 @@ static void
 expose_endpoint_states(struct scrape *scrape, uint32_t count)
 {
     struct strbuf *out = scrape->out;
-    family(out, "fluxgate_endpoint_state", "gauge", "1 for the state that the endpoint is in.");
+    stats_family(out, "fluxgate_endpoint_state", "gauge", "1 for the state that the endpoint is in.");
     for (uint32_t i = 0; i < count; i++) {
         const struct endpoint *at = &scrape->endpoints[i];
         strbuf_printf(out, "fluxgate_endpoint_state{service=%s,backend_id=%s,state=\"%s\"} 1\n", at->service,
             at->id, slot_state_word((enum slot_state)at->state));
     }
-    family(out, "fluxgate_service_endpoints", "gauge", "Endpoints of a service by state.");
+    stats_family(out, "fluxgate_service_endpoints", "gauge", "Endpoints of a service by state.");
     for (uint32_t i = 0; i < count;) {
         const char *service = scrape->endpoints[i].service;
         uint32_t states[SLOT_STATE_COUNT] = {0};
@@ -394,20 +396,20 @@ static void
 expose_endpoint_measures(struct scrape *scrape, uint32_t count)
 {
     struct strbuf *out = scrape->out;
-    family(out, "fluxgate_endpoint_consecutive_failures", "gauge", "Failed attempts in a row.");
+    stats_family(out, "fluxgate_endpoint_consecutive_failures", "gauge", "Failed attempts in a row.");
     for (uint32_t i = 0; i < count; i++) {
         const struct endpoint *at = &scrape->endpoints[i];
         strbuf_printf(out, "fluxgate_endpoint_consecutive_failures{service=%s,backend_id=%s} %u\n",
             at->service, at->id, at->failures);
     }
-    family(out, "fluxgate_endpoint_latency_seconds", "gauge",
+    stats_family(out, "fluxgate_endpoint_latency_seconds", "gauge",
         "Moving average (10 s) of the time to the response head, falling while no traffic moves it.");
     for (uint32_t i = 0; i < count; i++) {
         const struct endpoint *at = &scrape->endpoints[i];
         strbuf_printf(out, "fluxgate_endpoint_latency_seconds{service=%s,backend_id=%s} %u.%06u\n",
             at->service, at->id, at->latency_us / 1000000, at->latency_us % 1000000);
     }
-    family(out, "fluxgate_endpoint_load", "gauge",
+    stats_family(out, "fluxgate_endpoint_load", "gauge",
         "Load as the endpoint reported it last, 0 where it never did.");
     for (uint32_t i = 0; i < count; i++) {
         const struct endpoint *at = &scrape->endpoints[i];
@@ -436,14 +438,14 @@ static void
 expose_workers(struct scrape *scrape, unsigned workers, uint64_t now_us)
 {
     struct strbuf *out = scrape->out;
-    family(out, "fluxgate_worker_up", "gauge", "1 while the worker has a process.");
+    stats_family(out, "fluxgate_worker_up", "gauge", "1 while the worker has a process.");
     for (unsigned i = 0; i < SHM_WORKERS_MAX; i++) {
         if (!worker_is_shown(scrape->shm, i, workers)) continue;
         strbuf_printf(out, "fluxgate_worker_up{worker=\"%u\"} %d\n", i,
             atomic_load_explicit(&shm_worker(scrape->shm, i)->pid, memory_order_relaxed) != 0);
     }
 #define X(field, name, help)                                                                                 \
-    family(out, name, "gauge", help);                                                                        \
+    stats_family(out, name, "gauge", help);                                                                  \
     for (unsigned i = 0; i < SHM_WORKERS_MAX; i++) {                                                         \
         if (!worker_is_shown(scrape->shm, i, workers)) continue;                                             \
         strbuf_printf(out, "%s{worker=\"%u\"} %u\n", name, i,                                                \
@@ -451,7 +453,7 @@ expose_workers(struct scrape *scrape, unsigned workers, uint64_t now_us)
     }
     WORKER_GAUGES(X)
 #undef X
-    family(out, "fluxgate_worker_heartbeat_age_seconds", "gauge",
+    stats_family(out, "fluxgate_worker_heartbeat_age_seconds", "gauge",
         "Seconds since the worker's loop last turned.");
     for (unsigned i = 0; i < SHM_WORKERS_MAX; i++) {
         uint64_t beat = atomic_load_explicit(&shm_worker(scrape->shm, i)->heartbeat_us, memory_order_relaxed);
@@ -501,7 +503,7 @@ total_show(struct strbuf *out, const char *name, uint64_t value)
         if (strcmp(total_helps[i].name, name) == 0) help = total_helps[i].help;
     }
     snprintf(metric, sizeof(metric), "fluxgate_%s_total", name);
-    family(out, metric, "counter", help);
+    stats_family(out, metric, "counter", help);
     strbuf_printf(out, "%s %llu\n", metric, (unsigned long long)value);
 }
 
@@ -512,7 +514,7 @@ expose_totals(struct scrape *scrape)
 #define X(name) total_show(scrape->out, #name, atomic_load_explicit(&totals->name, memory_order_relaxed));
     SHM_TOTALS(X)
 #undef X
-    family(scrape->out, "fluxgate_build_info", "gauge", "Always 1; the version stands in the label.");
+    stats_family(scrape->out, "fluxgate_build_info", "gauge", "Always 1; the version stands in the label.");
     strbuf_printf(scrape->out, "fluxgate_build_info{version=\"%s\"} 1\n", FLUXGATE_VERSION);
 }
 
@@ -552,6 +554,7 @@ stats_expose(struct shm *shm, unsigned workers, struct strbuf *out)
         expose_old_gauges(&scrape, shown);
         expose_endpoint_states(&scrape, shown);
         expose_endpoint_measures(&scrape, shown);
+        stats_expose_queues(shm, out);
         expose_workers(&scrape, workers, now_us);
         expose_totals(&scrape);
     }

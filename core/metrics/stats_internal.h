@@ -42,4 +42,10 @@ uint32_t stats_rows(const struct stats_region *region); /* `used`, in range what
 bool stats_row_read(struct stats_row *row, struct stats_key *key, uint64_t buckets[STATS_BUCKETS],
     uint64_t *sum_us, uint64_t *bytes_in, uint64_t *bytes_out);
 
+/* The two lines that stand before a metric's samples. */
+void stats_family(struct strbuf *out, const char *name, const char *type, const char *help);
+
+/* queues.c: the services that have limits. */
+void stats_expose_queues(struct shm *shm, struct strbuf *out);
+
 #endif

@@ -14,6 +14,7 @@
 #include "core/base/clock.h"
 #include "core/http/h1.h"
 #include "core/metrics/stats.h"
+#include "core/shm/queue.h"
 
 struct fixture {
     struct shm *shm;
@@ -338,6 +339,29 @@ promtool_finds_nothing_but_the_old_name(void **state)
 
 /* The tests run in the source tree. */
 static void
+shows_the_line_of_a_service_that_has_limits(void **state)
+{
+    struct fixture *f = *state;
+    struct queue *queue = shm_queue(f->shm, shm_name_add(f->shm, SLICE_LIT("a \"b\"")));
+    assert_non_null(queue);
+    assert_true(queue_try_begin(f->shm, queue, 3, 1));
+    assert_int_not_equal(queue_enter(f->shm, queue, 3, SLOT_NONE, false, 1), 0);
+    assert_int_equal(queue_enter(f->shm, queue, 4, SLOT_NONE, false, 1), 0);
+    queue_served(queue, 2000042);
+    queue_timed_out(queue);
+    static const char *const lines[] = {"\nfluxgate_queue_depth{service=\"a \\\"b\\\"\"} 1\n",
+        "\nfluxgate_queue_active{service=\"a \\\"b\\\"\"} 1\n", "\nfluxgate_queue_entered_total{service=\"a",
+        "\nfluxgate_queue_timed_out_total{service=\"a \\\"b\\\"\"} 1\n",
+        "\nfluxgate_queue_refused_total{service=\"a \\\"b\\\"\"} 1\n",
+        "\nfluxgate_queue_wait_seconds_sum{service=\"a \\\"b\\\"\"} 2.000042\n",
+        "\nfluxgate_queue_wait_seconds_count{service=\"a \\\"b\\\"\"} 1\n"};
+    const char *text = expose(f);
+    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+        if (strstr(text, lines[i]) == NULL) fail_msg("no %s in:\n%s", lines[i], text);
+    }
+}
+
+static void
 every_series_stands_in_the_documentation(void **state)
 {
     struct fixture *f = *state;
@@ -368,6 +392,7 @@ main(void)
         TEST(escapes_label_values),
         TEST(ids_that_print_alike_give_one_series),
         TEST(scrapes_stay_whole_and_counters_never_fall),
+        TEST(shows_the_line_of_a_service_that_has_limits),
         TEST(every_series_stands_in_the_documentation),
         TEST(promtool_finds_nothing_but_the_old_name),
     };

@@ -124,8 +124,6 @@ on_held_gone(void *context)
     free(held);
 }
 
-/* A reload that was asked for while another runs comes after it (core/main/reload.c), so the first verdict
- * that arrives may be about files older than this call: it waits for the second. */
 static void
 on_reload(struct admin *admin, struct serve_call *call)
 {
@@ -141,7 +139,7 @@ on_reload(struct admin *admin, struct serve_call *call)
         reply_text(call, 503, "too many reloads wait already");
         return;
     }
-    *held = (struct admin_held){admin, call, admin->held, waiting > 0 ? 2 : 1};
+    *held = (struct admin_held){admin, call, admin->held};
     admin->held = held;
     serve_on_gone(call, on_held_gone, held);
     admin->env.request_reload(admin->env.context);
@@ -325,13 +323,9 @@ admin_use(struct admin *admin, const struct config *config, struct script *scrip
 void
 admin_reloaded(struct admin *admin, bool ok, const char *message)
 {
-    for (struct admin_held **at = &admin->held; *at != NULL;) {
-        struct admin_held *held = *at;
-        if (--held->awaits > 0) {
-            at = &held->next;
-            continue;
-        }
-        *at = held->next;
+    while (admin->held != NULL) {
+        struct admin_held *held = admin->held;
+        admin->held = held->next;
         serve_on_gone(held->call, NULL, NULL);
         reply_text(held->call, ok ? 200 : 422, message);
         free(held);

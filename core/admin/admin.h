@@ -29,7 +29,9 @@ MUST_CHECK struct admin *admin_new(struct event_base *base, const struct admin_e
 MUST_CHECK bool admin_listen(struct admin *admin, int fd);
 /* config and script are borrowed until the next call, hash is copied. A config without an admin address closes it. */
 void admin_use(struct admin *admin, const struct config *config, struct script *script, uint32_t generation, const char *hash);
-void admin_reloaded(struct admin *admin, bool ok, const char *message); /* answers held POST /reload calls */
+/* Answers every POST /reload that is held, so it is called for a verdict on files as they were after the last request_reload
+ * only. */
+void admin_reloaded(struct admin *admin, bool ok, const char *message);
 void admin_free(struct admin *admin);
 
 #endif

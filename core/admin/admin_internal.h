@@ -12,7 +12,6 @@ struct admin_held {
     struct admin *admin;
     struct serve_call *call;
     struct admin_held *next;
-    unsigned awaits; /* verdicts still to come before its own */
 };
 
 /* A server whose listening socket was replaced: it lives until its last connection is gone. */

@@ -391,18 +391,18 @@ a_reload_waits_for_its_verdict(void **state)
 }
 
 static void
-a_reload_asked_for_during_another_gets_the_later_verdict(void **state)
+one_verdict_answers_all_reloads_that_wait(void **state)
 {
     struct fixture *f = *state;
     int first = send_request(f, RELOAD);
     wait_for_reloads(f, 1);
     int second = send_request(f, RELOAD);
     wait_for_reloads(f, 2);
-    admin_reloaded(f->admin, true, "first");
+    admin_reloaded(f->admin, true, "generation 8");
     assert_int_equal(receive(f, first), 200);
-    admin_reloaded(f->admin, true, "second");
+    assert_string_equal(body(f), "generation 8\n");
     assert_int_equal(receive(f, second), 200);
-    assert_string_equal(body(f), "second\n");
+    assert_string_equal(body(f), "generation 8\n");
 }
 
 static void
@@ -473,7 +473,7 @@ main(void)
         TEST(the_config_is_printed_without_secrets),
         TEST(unknown_paths_and_methods_are_told_in_json),
         TEST(a_reload_waits_for_its_verdict),
-        TEST(a_reload_asked_for_during_another_gets_the_later_verdict),
+        TEST(one_verdict_answers_all_reloads_that_wait),
         TEST(a_client_that_leaves_a_reload_is_forgotten),
         TEST(another_sites_page_changes_nothing),
         TEST(a_new_socket_replaces_the_old_one),

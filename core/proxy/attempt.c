@@ -23,11 +23,22 @@ is_reusable(const struct stream *stream)
            stream->down.from != BODY_CLOSE && (stream->down.buf == NULL || buf_used(stream->down.buf) == 0);
 }
 
+/* What a small buffer leaves over, and splice is not worth, comes in one read: at 32 KiB the second one cost
+ * more than half of the request. */
+static uint32_t
+read_bytes(uint64_t body_bytes)
+{
+    return body_bytes > BUF_SMALL - 1024 && body_bytes < BUF_SMALL + SPLICE_LEAST
+               ? BUF_LARGE - sizeof(struct buf)
+               : 1;
+}
+
 void
 attempt_end(struct stream *stream)
 {
     if (stream->upstream != NULL) {
         stream->upstream->written += stream->sent;
+        stream->upstream->read_bytes = read_bytes(stream->down.body_bytes);
         uint64_t idle_us = is_reusable(stream) ? upstream_idle_us(stream->timeouts.upstream_keepalive,
                                                      stream->response.head.keep_alive_s)
                                                : 0;
@@ -307,7 +318,7 @@ grow_back(struct stream *stream)
 static void
 read_response_head(struct stream *stream)
 {
-    if (stream->back == NULL) stream->back = buf_take(&stream->proxy->buffers, 1);
+    if (stream->back == NULL) stream->back = buf_take(&stream->proxy->buffers, stream->upstream->read_bytes);
     if (stream->back == NULL || (stream->back->end == stream->back->cap && !grow_back(stream))) {
         reply_reason(stream, REASON_SHED, 0, NULL);
         return;

@@ -124,12 +124,10 @@ static const struct {
     const struct block *block;
     const char *key;
 } pending[] = {
-    {&service_block, "limits"},
-    {&route_block, "limits"},
-    {&limits_block, "active_per_endpoint"},
-    {&limits_block, "active"},
-    {&limits_block, "queue"},
-    {&limits_block, "queue_timeout"},
+    {&service_limits_block, "body_bytes"},
+    {&service_limits_block, "body_rate"},
+    {&route_limits_block, "body_bytes"},
+    {&route_limits_block, "body_rate"},
     {&limits_block, "body_rate"},
     {&limits_block, "connections_per_client"},
     {&limits_block, "keepalive_requests"},

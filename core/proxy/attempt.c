@@ -10,7 +10,7 @@ attempt_observe(struct stream *stream, int status, enum reason failure, const st
     uint64_t latency_us = proxy->now_us - stream->picked_us;
     if (latency_us > UINT32_MAX) latency_us = UINT32_MAX;
     slot_observe(proxy->shm, stream->slot, (uint32_t)latency_us, failure != REASON_NONE, proxy->now_us);
-    script_result(stream->generation->script, &stream->request, stream->slot,
+    script_result(stream_picker(stream)->script, &stream->request, stream->slot,
         &(struct script_result){status, failure, (uint32_t)latency_us, headers});
 }
 
@@ -44,9 +44,11 @@ attempt_end(struct stream *stream)
                                                : 0;
         upstream_give(&stream->upstream, idle_us);
     }
-    if (stream->slot == SLOT_NONE) return;
-    slot_end(stream->proxy->shm, stream->proxy->worker, stream->slot);
-    stream->slot = SLOT_NONE;
+    if (stream->slot != SLOT_NONE) {
+        slot_end(stream->proxy->shm, stream->proxy->worker, stream->slot);
+        stream->slot = SLOT_NONE;
+    }
+    if (UNLIKELY(stream->line != NULL)) queueing_end(stream);
 }
 
 static void
@@ -162,22 +164,39 @@ attempt_begin(struct stream *stream)
     uint32_t slot = SLOT_NONE;
     stream->attempts++;
     stream->request.attempt = stream->attempts;
-    switch (script_pick(stream->generation->script, &stream->request, &slot, &reason)) {
-    case SCRIPT_PICKED: break;
-    case SCRIPT_QUEUE: reason = REASON_ALL_FULL; /* fallthrough */
-    case SCRIPT_NONE:
-        stream->attempts--;
-        if (stream->request.tried_count > 0) { /* nothing else is left: one that failed, but not at once */
-            stream->request.tried_count = 0;
-            stream->resume_us = proxy->now_us + retry_backoff_us(stream->attempts, proxy_random(proxy));
-            stream_enter(stream, STREAM_BACKOFF);
-            return;
-        }
-        if (stream->reason != REASON_NONE) reason = stream->reason; /* why the last one failed */
-        reply_reason(stream, reason, 0, NULL);
+    if (UNLIKELY(queueing_is_limited(stream))) {
+        queueing_begin(stream);
         return;
     }
-    slot_begin(proxy->shm, proxy->worker, slot);
+    switch (script_pick(stream_picker(stream)->script, &stream->request, &slot, &reason)) {
+    case SCRIPT_PICKED:
+        slot_begin(proxy->shm, proxy->worker, slot);
+        attempt_run(stream, slot);
+        return;
+    case SCRIPT_QUEUE: queueing_begin(stream); return;
+    case SCRIPT_NONE: attempt_none(stream, reason); return;
+    }
+}
+
+void
+attempt_none(struct stream *stream, enum reason reason)
+{
+    struct proxy *proxy = stream->proxy;
+    stream->attempts--;
+    if (stream->request.tried_count > 0) { /* nothing else is left: one that failed, but not at once */
+        stream->request.tried_count = 0;
+        stream->resume_us = proxy->now_us + retry_backoff_us(stream->attempts, proxy_random(proxy));
+        stream_enter(stream, STREAM_BACKOFF);
+        return;
+    }
+    if (stream->reason != REASON_NONE) reason = stream->reason; /* why the last one failed */
+    reply_reason(stream, reason, 0, NULL);
+}
+
+void
+attempt_run(struct stream *stream, uint32_t slot)
+{
+    struct proxy *proxy = stream->proxy;
     stream->slot = stream->last_slot = slot;
     stream->picked_us = proxy->now_us;
     struct endpoint *endpoint = endpoint_get(proxy, slot);
@@ -352,6 +371,7 @@ attempt_on_readable(struct stream *stream)
         return;
     case STREAM_TUNNEL: tunnel_pump(stream, false, true); return;
     case STREAM_HEAD:
+    case STREAM_QUEUED:
     case STREAM_BACKOFF:
     case STREAM_CONNECT:
     case STREAM_ANSWER:
@@ -367,6 +387,7 @@ attempt_on_writable(struct stream *stream)
     case STREAM_REPLY: stream_pump_up(stream, false); return;
     case STREAM_TUNNEL: tunnel_pump(stream, false, false); return;
     case STREAM_HEAD:
+    case STREAM_QUEUED:
     case STREAM_BACKOFF:
     case STREAM_CONNECT:
     case STREAM_ANSWER:

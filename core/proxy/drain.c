@@ -37,6 +37,7 @@ end_late(struct stream *stream)
 {
     switch (stream->state) {
     case STREAM_HEAD:
+    case STREAM_QUEUED:
     case STREAM_BACKOFF:
     case STREAM_CONNECT:
     case STREAM_WAIT: reply_reason(stream, REASON_DRAINING, 0, NULL); return;

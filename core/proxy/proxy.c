@@ -96,6 +96,7 @@ proxy_refresh(struct proxy *proxy)
     proxy->endpoints_version = version;
     script_refresh(proxy->generation->script);
     endpoints_check(proxy);
+    proxy->is_woken = proxy->is_changed = proxy->waiting > 0;
     stats_purge(proxy->stats);
     atomic_store_explicit(&proxy->block->endpoints_seen, version, memory_order_release);
 }
@@ -129,8 +130,11 @@ rest_end(struct proxy *proxy)
 void
 proxy_leave(struct proxy *proxy)
 {
-    while (!link_is_empty(&proxy->ready_conns)) {
-        conn_begin(LINK_OF(proxy->ready_conns.next, struct conn, link));
+    while (proxy->is_woken || !link_is_empty(&proxy->ready_conns)) {
+        if (UNLIKELY(proxy->is_woken)) /* who waits goes before who comes */
+            queueing_run(proxy);
+        else
+            conn_begin(LINK_OF(proxy->ready_conns.next, struct conn, link));
         rest_end(proxy);
     }
     rest_end(proxy);
@@ -146,6 +150,7 @@ on_sweep(evutil_socket_t fd, short what, void *context)
     proxy_enter(proxy);
     proxy_refresh(proxy);
     upstream_sweep(proxy);
+    queueing_sweep(proxy);
     proxy_leave(proxy);
 }
 
@@ -283,6 +288,7 @@ proxy_new(struct event_base *base, struct shm *shm, unsigned worker, struct stat
     }
     proxy->random[3] |= 1; /* all zero is the one state it never leaves */
     event_assign(&proxy->accept_resume, base, -1, 0, on_accept_resume, proxy);
+    queueing_init(proxy);
     event_assign(&proxy->sweep, base, -1, EV_PERSIST, on_sweep, proxy);
     proxy_enter(proxy);
     if (event_add(&proxy->sweep, &sweep) == -1) {
@@ -331,6 +337,7 @@ proxy_free(struct proxy *proxy)
     pipe_pool_fini(&proxy->pipes);
     event_del(&proxy->sweep);
     event_del(&proxy->accept_resume);
+    queueing_fini(proxy);
     generation_put(&proxy->generation);
     free(proxy->listeners);
     free(proxy);

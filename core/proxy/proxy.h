@@ -40,6 +40,10 @@ MUST_CHECK bool proxy_listen(struct proxy *proxy, const int *fds, size_t count);
  * up to a bound, then closes the descriptors. Nothing is taken while draining or out of descriptors. */
 void proxy_accept_from(struct proxy *proxy, const int *fds, size_t count);
 
+/* How workers tell each other that a limit has room: eventfd(2)s, non-blocking, fd i of worker i; borrowed, they must stay open.
+ * Before the first proxy_use. Without them a worker looks each 5 ms while a request waits in it. */
+void proxy_set_wake(struct proxy *proxy, const int *fds, size_t count);
+
 /* SIGTERM: no new connections; idle keep-alive connections close, answers say Connection: close; calls `done` once when no
  * stream is left or the limit (requests, tunnels; microseconds) passed and the rest were cut. */
 void proxy_drain(struct proxy *proxy, uint64_t requests_us, uint64_t tunnels_us, void (*done)(void *context), void *context);

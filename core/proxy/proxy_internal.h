@@ -32,7 +32,8 @@ enum {
     COMMON_TIMEOUTS = 64,
     NUDGE_US = 1000000,
     NUDGE_AGAIN_US = 250000,
-    EXPECT_US = 200000, /* a backend that knows Expect has answered by then */
+    NUDGE_QUEUED_US = 50000, /* nobody works for it yet, and others want its place */
+    EXPECT_US = 200000,      /* a backend that knows Expect has answered by then */
 };
 
 /* lists */
@@ -265,6 +266,7 @@ struct upstream {
 /* name, allowed next states */
 #define STREAM_STATES(X)                                                                                     \
     X(HEAD)    /* the rest of the request head; client_header */                                             \
+    X(QUEUED)  /* room: its turn in the service's line, on proxy->lines; queue_timeout */                    \
     X(BACKOFF) /* the moment to try an endpoint again; resume_us */                                          \
     X(CONNECT) /* the backend's socket; connect */                                                           \
     X(WAIT)    /* the response head, while the request still goes out; client_body_gap, then response */     \
@@ -287,6 +289,7 @@ struct stream {
     struct proxy *proxy;
     struct conn *conn;
     enum stream_state state;
+    struct generation *picker;             /* newer than `generation`: what picks now; NULL */
     struct generation *generation;         /* pinned until the response head is queued; then NULL */
     uint64_t started_us, due_us, nudge_us; /* nudge: when the client is sent 100 Continue; 0: not */
     uint64_t per_try_us;                   /* of an attempt until its response head; 0: none of its own */
@@ -306,6 +309,14 @@ struct stream {
     uint32_t route_id, service_id, strategy_id; /* shm names; UINT32_MAX */
     struct script_request request;
     uint32_t head_bytes;
+
+    /* limits (queueing.c) */
+    struct line *line; /* of its service, from the first look at its limits to attempt_end */
+    uint64_t ticket;   /* QUEUED; 0: none */
+    struct link place; /* in the line while it has a ticket */
+    uint32_t bound;    /* the slot that the ticket waits for; SLOT_NONE */
+    bool in_service;   /* counted by queue_try_begin */
+    uint64_t queued_us, queue_timeout_us;
 
     /* the present attempt */
     struct upstream *upstream;
@@ -384,6 +395,16 @@ struct proxy {
     char date[64];
     uint64_t date_second;
 
+    /* limits (queueing.c) */
+    struct link lines;          /* of every service that was ever limited */
+    struct line **line_by_name; /* by shm name */
+    uint32_t waiting;           /* streams with a ticket */
+    bool is_woken, is_changed; /* somebody's turn may have come; endpoints or limits moved: for proxy_leave */
+    bool polls;                /* somebody waits for what no wake-up tells */
+    struct event wake, poll;
+    int wake_fds[SHM_WORKERS_MAX]; /* borrowed */
+    unsigned wake_count;
+
     enum drain_state drain;
     uint64_t drain_requests_us, drain_tunnels_us; /* when what is left is cut */
     void (*drain_done)(void *);
@@ -434,6 +455,7 @@ void stream_rest_free(struct proxy *proxy, struct stream *stream);
 void stream_release_generation(struct stream *stream);
 const char *stream_state_word(enum stream_state state);
 void stream_client_gone(struct stream *stream);
+bool stream_is_reset(const struct stream *stream); /* the client's socket saw RST */
 
 /* request.c: `in` holds (more of) a request head; reads more of it */
 void request_on_bytes(struct stream *stream);
@@ -446,6 +468,8 @@ void stream_cut(struct stream *stream, enum reason reason); /* after the head: t
 
 /* attempt.c */
 void attempt_begin(struct stream *stream);
+void attempt_run(struct stream *stream, uint32_t slot);       /* on which it is counted */
+void attempt_none(struct stream *stream, enum reason reason); /* there is no endpoint to try now */
 void attempt_fail(
     struct stream *stream, enum reason reason); /* retries or answers; before the response head only */
 void attempt_end(
@@ -457,6 +481,34 @@ void attempt_observe(struct stream *stream, int status, enum reason failure, con
 void attempt_on_connected(struct stream *stream);
 void attempt_on_readable(struct stream *stream);
 void attempt_on_writable(struct stream *stream);
+
+/* queueing.c: limits of endpoints and services. A request that finds no room has a place in its service's
+ * line (core/shm/queue.h) until it is its turn. */
+void queueing_init(struct proxy *proxy);
+void queueing_fini(struct proxy *proxy);
+/* In place of pick and slot_begin: runs the attempt, answers, or enters QUEUED. */
+void queueing_begin(struct stream *stream);
+/* After slot_end: gives up its place in the service or in the line, and wakes whose turn it is. */
+void queueing_end(struct stream *stream);
+void queueing_on_timeout(struct stream *stream);
+uint64_t queueing_left_us(const struct stream *stream); /* of the wait */
+void queueing_run(struct proxy *proxy);                 /* proxy->is_woken: runs those whose turn has come */
+void queueing_sweep(struct proxy *proxy);               /* now and then */
+
+/* What picks for this stream. */
+static inline struct generation *
+stream_picker(const struct stream *stream)
+{
+    return stream->picker != NULL ? stream->picker : stream->generation;
+}
+
+static inline bool
+queueing_is_limited(const struct stream *stream)
+{
+    const struct config_queue_limits *limits =
+        &stream_picker(stream)->config->services[stream->request.service].queue;
+    return (limits->active_per_endpoint | limits->active) != 0;
+}
 
 /* response.c */
 void response_on_bytes(struct stream *stream);

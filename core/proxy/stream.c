@@ -9,11 +9,13 @@ enum { FREE_STREAMS = 1024 };
 #define BIT(state) (1u << STREAM_##state)
 /* From each state, those that may follow. */
 static const unsigned moves[STREAM_STATE_COUNT] = {
-    [STREAM_HEAD] = BIT(HEAD) | BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(ANSWER) | BIT(CLOSED),
-    [STREAM_BACKOFF] = BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(ANSWER) | BIT(CLOSED),
-    [STREAM_CONNECT] = BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(ANSWER) | BIT(CLOSED),
-    [STREAM_WAIT] =
-        BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(REPLY) | BIT(ANSWER) | BIT(TUNNEL) | BIT(CLOSED),
+    [STREAM_HEAD] =
+        BIT(HEAD) | BIT(QUEUED) | BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(ANSWER) | BIT(CLOSED),
+    [STREAM_QUEUED] = BIT(QUEUED) | BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(ANSWER) | BIT(CLOSED),
+    [STREAM_BACKOFF] = BIT(QUEUED) | BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(ANSWER) | BIT(CLOSED),
+    [STREAM_CONNECT] = BIT(QUEUED) | BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(ANSWER) | BIT(CLOSED),
+    [STREAM_WAIT] = BIT(QUEUED) | BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(REPLY) | BIT(ANSWER) |
+                    BIT(TUNNEL) | BIT(CLOSED),
     [STREAM_REPLY] = BIT(CLOSED),
     [STREAM_ANSWER] = BIT(CLOSED),
     [STREAM_TUNNEL] = BIT(CLOSED),
@@ -53,6 +55,7 @@ wait_us(const struct stream *stream)
     case STREAM_CONNECT: return stream->timeouts.connect;
     case STREAM_WAIT:
         return waits_for_body(stream) ? stream->timeouts.client_body_gap : stream->timeouts.response;
+    case STREAM_QUEUED: return queueing_left_us(stream);
     case STREAM_BACKOFF: return stream->resume_us - stream->proxy->now_us;
     case STREAM_REPLY:
     case STREAM_ANSWER: return stream->timeouts.stream_idle;
@@ -136,8 +139,9 @@ void
 stream_release_generation(struct stream *stream)
 {
     if (stream->generation == NULL) return;
-    script_request_done(stream->generation->script, &stream->request);
+    script_request_done(stream_picker(stream)->script, &stream->request);
     stream->route = NULL;
+    generation_put(&stream->picker);
     generation_put(&stream->generation);
 }
 
@@ -268,13 +272,14 @@ poke_client(struct stream *stream)
     } else if (n == 0 && conn->input != INPUT_ENDED) {
         conn_want_read(conn, false);
         conn->input = INPUT_ENDED;
-        bool is_sending = stream->state == STREAM_CONNECT || stream->state == STREAM_BACKOFF;
+        bool is_queued = stream->state == STREAM_QUEUED;
+        bool is_sending = is_queued || stream->state == STREAM_CONNECT || stream->state == STREAM_BACKOFF;
         if (is_sending && !is_whole(stream)) { /* RFC 9112 §8: it will never be whole */
             stream_client_gone(stream);
             return;
         }
         if (stream->state == STREAM_WAIT || is_sending) {
-            stream->nudge_us = stream->proxy->now_us + NUDGE_US;
+            stream->nudge_us = stream->proxy->now_us + (is_queued ? NUDGE_QUEUED_US : NUDGE_US);
             if (stream->parser.head.minor == 0) stream->nudge_us = 0;
             stream_arm(stream);
         }
@@ -295,6 +300,7 @@ stream_on_readable(struct stream *stream)
         else
             poke_client(stream);
         return;
+    case STREAM_QUEUED:
     case STREAM_BACKOFF:
     case STREAM_CONNECT:
     case STREAM_ANSWER: poke_client(stream); return;
@@ -309,6 +315,7 @@ stream_on_writable(struct stream *stream)
     switch (stream->state) {
     case STREAM_REPLY:
     case STREAM_ANSWER: stream_pump_down(stream, false); return;
+    case STREAM_QUEUED:
     case STREAM_BACKOFF:
     case STREAM_CONNECT:
     case STREAM_WAIT: response_flush_interim(stream); return;
@@ -319,12 +326,12 @@ stream_on_writable(struct stream *stream)
 }
 
 /* After FIN recv(2) answers 0 whatever comes behind it; the socket's error knows of RST (EPIPE). */
-static bool
-is_reset(int fd)
+bool
+stream_is_reset(const struct stream *stream)
 {
     int error = 0;
     socklen_t len = sizeof error;
-    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == -1 || error != 0;
+    return getsockopt(stream->conn->fd, SOL_SOCKET, SO_ERROR, &error, &len) == -1 || error != 0;
 }
 
 /* A backend has been silent for NUDGE_US. Where the client waits for leave to send its body, it gets that;
@@ -338,7 +345,7 @@ nudge(struct stream *stream)
     stream->nudge_us = conn->input == INPUT_ENDED ? stream->proxy->now_us + NUDGE_AGAIN_US : 0;
     if (stream->interims == 0)
         response_send_continue(stream);
-    else if (is_reset(conn->fd))
+    else if (stream_is_reset(stream))
         stream_client_gone(stream);
     if (stream->state == STREAM_CLOSED) return;
     if (stream->nudge_us != 0 && stream->nudge_us < due_us) due_us = stream->nudge_us;
@@ -355,6 +362,7 @@ stream_on_timeout(struct stream *stream)
     }
     switch (stream->state) {
     case STREAM_HEAD: reply_reason(stream, REASON_CLIENT_TIMEOUT, 0, NULL); return;
+    case STREAM_QUEUED: queueing_on_timeout(stream); return;
     case STREAM_BACKOFF: attempt_resume(stream); return;
     case STREAM_CONNECT: attempt_fail(stream, REASON_CONNECT_TIMEOUT); return;
     case STREAM_WAIT:

@@ -45,25 +45,55 @@ struct rig {
 /* the fake strategy */
 static unsigned fake_picks, fake_results, fake_failures;
 static const char *fake_cookie;
+static uint32_t fake_limit; /* of active requests a slot: what is full is not picked */
+static bool fake_holds;     /* it answers gateway.QUEUE */
+
+/* The slot that a request insists on: "X-Session: 1". */
+static inline uint32_t
+fake_bound(struct shm *shm, const struct script_request *request)
+{
+    struct slot cold;
+    const struct header *row = headers_find_name(request->headers, SLICE_LIT("x-session"));
+    uint32_t slot = row == NULL ? SLOT_NONE : (uint32_t)row->value.at[0] - (uint32_t)'0';
+    for (uint32_t t = 0; t < request->tried_count; t++) {
+        if (request->tried[t] == slot) return SLOT_NONE;
+    }
+    return slot_read(shm, slot, &cold, NULL) && cold.state == SLOT_HEALTHY ? slot : SLOT_NONE;
+}
+
+static inline bool
+fake_is_full(struct shm *shm, uint32_t slot)
+{
+    return fake_limit != 0 && slot_active(shm, slot) >= fake_limit;
+}
 
 enum script_verdict
 script_pick(struct script *script, struct script_request *request, uint32_t *slot, enum reason *reason)
 {
     struct shm *shm = (struct shm *)script;
     struct slot cold;
+    bool some_full = false;
     fake_picks++;
+    *slot = fake_holds ? SLOT_NONE : fake_bound(shm, request);
+    *reason = REASON_ALL_FULL;
+    if (fake_holds) return SCRIPT_QUEUE;
+    if (*slot != SLOT_NONE) return fake_is_full(shm, *slot) ? SCRIPT_QUEUE : SCRIPT_PICKED;
     for (uint32_t i = 0; i < shm_slots(shm); i++) {
         bool tried = !slot_read(shm, i, &cold, NULL) || cold.state != SLOT_HEALTHY;
         for (uint32_t t = 0; t < request->tried_count; t++)
             tried |= request->tried[t] == i;
         if (tried) continue;
+        if (fake_is_full(shm, i)) {
+            some_full = true;
+            continue;
+        }
         *slot = i;
         if (fake_cookie != NULL)
             (void)!headers_add(&request->set_cookies, request->arena, HEADER_SET_COOKIE,
                 SLICE_LIT("Set-Cookie"), slice_of(fake_cookie));
         return SCRIPT_PICKED;
     }
-    *reason = REASON_NO_ENDPOINTS;
+    *reason = some_full ? REASON_ALL_FULL : REASON_NO_ENDPOINTS;
     return SCRIPT_NONE;
 }
 
@@ -348,6 +378,8 @@ rig_new(const char *yaml, unsigned backends)
     }
     fake_picks = fake_results = fake_failures = 0;
     fake_cookie = NULL;
+    fake_limit = 0;
+    fake_holds = false;
     return rig;
 }
 

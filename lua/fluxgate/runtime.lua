@@ -32,9 +32,10 @@ host.QUEUE = setmetatable({}, {
 })
 host.now = function() return C.fg_now() end
 host.random = function(n)
-    if n == nil then return C.fg_random(script) end
+    local r = C.fg_random(script)
+    if n == nil then return r end
     if type(n) ~= "number" or n < 1 then error("gateway.random: expected a number of 1 or more", 2) end
-    local r = C.fg_random(script) * n
+    r = r * n
     return r - r % 1 + 1
 end
 host.counter = function(name) return views.counter(script, name) end

@@ -67,11 +67,25 @@ local function backend_text(name, which)
     end
 end
 
+-- No tail calls here: pick() reads several fields, so a trace may begin in one of these functions, and LuaJIT
+-- does not follow the return out of a tail call. It would give the function up, and with it every pick().
 local backend = {
-    active = function(self) return C.fg_backend_active(self) end,
-    failures = function(self) return C.fg_backend_failures(self) end,
-    latency_ewma = function(self) return C.fg_backend_latency(self) end,
-    load = function(self) return C.fg_backend_load(self) end,
+    active = function(self)
+        local value = C.fg_backend_active(self)
+        return value
+    end,
+    failures = function(self)
+        local value = C.fg_backend_failures(self)
+        return value
+    end,
+    latency_ewma = function(self)
+        local value = C.fg_backend_latency(self)
+        return value
+    end,
+    load = function(self)
+        local value = C.fg_backend_load(self)
+        return value
+    end,
     full = function(self) return C.fg_backend_full(self) == 1 end,
     id = backend_text("id", layout.ID),
     host = backend_text("host", layout.HOST_NAME),
@@ -87,7 +101,10 @@ local backend = {
 ffi.metatype("struct fg_backend", {
     __index = function(self, key)
         local read = backend[key]
-        if read then return read(self) end
+        if read then
+            local value = read(self)
+            return value
+        end
         return no_field("backend", key)
     end,
     __newindex = read_only("backend"),

@@ -66,7 +66,7 @@ function Loader:gateway()
         return value
     end
     return {
-        name = "fluxgate", version = host.version, api = API, QUEUE = host.QUEUE,
+        name = "fluxgate", version = host.version, zone = host.zone, api = API, QUEUE = host.QUEUE,
         now = host.now,
         random = host.random,
         counter = function(name) return host.counter(text(name, "gateway.counter")) end,

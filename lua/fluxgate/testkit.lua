@@ -35,7 +35,7 @@ end
 local LEVELS = { [0] = "debug", "info", "warn", "error" }
 
 local host = {
-    share = here, version = "0.1.0",
+    share = here, version = "0.1.0", zone = "",
     lua_path = { "." }, strategies_path = { ".", here .. "/strategies" },
     QUEUE = setmetatable({}, { __tostring = function() return "gateway.QUEUE" end }),
     read = function(path)

@@ -192,6 +192,7 @@ function Counter:get() end
 ---@class gateway
 ---@field name string "fluxgate"
 ---@field version string
+---@field zone string where this gateway runs, as its configuration says; "" where it does not
 ---@field api integer 1
 ---@field QUEUE any pick() answers it to let the request wait
 gateway = {}

@@ -116,30 +116,3 @@ static const struct key retry_keys[] = {
     {"status", KEY_OTHER, 0, 0, 0, NULL, take_retry_status},
 };
 BLOCK(retry, "retry", retry_keys);
-
-/* ---- what is read but not gone by yet
- * -------------------------------------------------------------------------- */
-
-static const struct {
-    const struct block *block;
-    const char *key;
-} pending[] = {
-    {&service_limits_block, "body_bytes"},
-    {&service_limits_block, "body_rate"},
-    {&route_limits_block, "body_bytes"},
-    {&route_limits_block, "body_rate"},
-    {&limits_block, "body_rate"},
-    {&limits_block, "connections_per_client"},
-    {&limits_block, "keepalive_requests"},
-    {&limits_block, "max_connection_age"},
-};
-bool config_pending = true;
-
-bool
-key_is_pending(const struct block *block, const char *key)
-{
-    for (size_t i = 0; config_pending && i < sizeof pending / sizeof pending[0]; i++) {
-        if (pending[i].block == block && strcmp(pending[i].key, key) == 0) return true;
-    }
-    return false;
-}

@@ -95,9 +95,7 @@ row_scalars(struct print *print, const char *indent, const struct block *block, 
         uint64_t wide = 0;
         uint32_t narrow = 0;
         char duration[32];
-        if (key_is_pending(block, key->name) || key->type == KEY_LATER || key->type == KEY_OTHER ||
-            key->type == KEY_TEXT)
-            continue;
+        if (key->type == KEY_LATER || key->type == KEY_OTHER || key->type == KEY_TEXT) continue;
         strbuf_printf(&print->out, "%s%s: ", indent, key->name);
         if (key->type == KEY_DURATION || key->type == KEY_SIZE) memcpy(&wide, at, sizeof wide);
         if (key->type == KEY_SIZE32 || key->type == KEY_NUMBER || key->type == KEY_WORD)
@@ -304,14 +302,10 @@ print_service(struct print *print, const struct config_service *service)
     }
     strbuf_add_text(out, "    timeouts:\n");
     row_scalars(print, "      ", &service_timeouts_block, &service->timeouts);
-    if (!key_is_pending(&service_block, "limits")) {
-        strbuf_add_text(out, "    limits:\n");
-        row_scalars(print, "      ", &service_limits_block, service);
-    }
-    if (!key_is_pending(&service_block, "retry")) {
-        strbuf_add_text(out, "    retry:\n");
-        print_retry(print, "      ", &service->retry);
-    }
+    strbuf_add_text(out, "    limits:\n");
+    row_scalars(print, "      ", &service_limits_block, service);
+    strbuf_add_text(out, "    retry:\n");
+    print_retry(print, "      ", &service->retry);
 }
 
 /* ---- the rest
@@ -419,10 +413,8 @@ print_all(struct print *print)
     row_scalars(print, "  ", &timeouts_block, &config->timeouts);
     strbuf_add_text(out, "limits:\n");
     row_scalars(print, "  ", &limits_block, &config->limits);
-    if (!key_is_pending(&config_block, "retry")) {
-        strbuf_add_text(out, "retry:\n");
-        print_retry(print, "  ", &config->retry);
-    }
+    strbuf_add_text(out, "retry:\n");
+    print_retry(print, "  ", &config->retry);
     strbuf_add_text(out, "drain:\n");
     row_scalars(print, "  ", &drain_block, &config->drain);
     print_log(print);

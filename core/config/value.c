@@ -219,8 +219,7 @@ refuse_key(struct load *load, const struct block *block, const struct node *node
     size_t n = 0;
     if (names == NULL) return;
     for (size_t i = 0; i < block->count; i++) {
-        if (block->keys[i].type != KEY_LATER && !key_is_pending(block, block->keys[i].name))
-            names[n++] = block->keys[i].name;
+        if (block->keys[i].type != KEY_LATER) names[n++] = block->keys[i].name;
     }
     refuse(load, node->key_place, text_nearest(slice_of(node->key), names), "%s has no key %s", block->what,
         shown(load, node->key));
@@ -233,7 +232,7 @@ key_take(struct load *load, const struct block *block, const struct key *key, co
     char *at = (char *)target + key->offset;
     uint64_t number;
     int word;
-    switch (key_is_pending(block, key->name) ? KEY_LATER : key->type) {
+    switch (key->type) {
     case KEY_DURATION:
         if (value_duration(load, node, key->min, &number)) memcpy(at, &number, sizeof number);
         break;

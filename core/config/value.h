@@ -72,11 +72,6 @@ extern const struct block *const config_blocks[]; /* NULL-terminated */
 
 extern const char *const retry_on_words[]; /* NULL-terminated; word n is bit n of config_retry.on */
 
-/* Is the key read by its row, but refused by name all the same until the data plane goes by it? Never where
- * config_pending is false. */
-bool key_is_pending(const struct block *block, const char *key);
-extern bool config_pending;
-
 /* Reads a map by its table into `target`. Rows that are not there leave the target alone. */
 void block_read(struct load *load, const struct block *block, const struct node *map, void *target);
 

@@ -514,6 +514,16 @@ expose_totals(struct scrape *scrape)
 #define X(name) total_show(scrape->out, #name, atomic_load_explicit(&totals->name, memory_order_relaxed));
     SHM_TOTALS(X)
 #undef X
+    static const char *const words[] = {
+#define X(name, word) word,
+        SHM_CLOSES(X)
+#undef X
+    };
+    stats_family(
+        scrape->out, "fluxgate_connections_closed_total", "counter", "Client connections closed, by reason.");
+    for (unsigned i = 0; i < SHM_CLOSE_COUNT; i++)
+        strbuf_printf(scrape->out, "fluxgate_connections_closed_total{reason=\"%s\"} %llu\n", words[i],
+            (unsigned long long)atomic_load_explicit(&totals->closed[i], memory_order_relaxed));
     stats_family(scrape->out, "fluxgate_build_info", "gauge", "Always 1; the version stands in the label.");
     strbuf_printf(scrape->out, "fluxgate_build_info{version=\"%s\"} 1\n", FLUXGATE_VERSION);
 }

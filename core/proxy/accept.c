@@ -65,7 +65,21 @@ accept_shed(struct proxy *proxy, int fd, const struct sockaddr *peer)
         return;
     }
     proxy->shedding++;
-    conn_shed(conn);
+    conn_shed(conn, SHM_CLOSE_LIMIT);
+}
+
+static void
+accept_count(struct proxy *proxy, struct conn *conn)
+{
+    conn->counted = true;
+    proxy->connections++;
+    atomic_store_explicit(&proxy->block->connections, proxy->connections, memory_order_relaxed);
+    if (conn_is_within_client_limit(conn)) {
+        atomic_fetch_add_explicit(&proxy->totals->connections_accepted, 1, memory_order_relaxed);
+        return;
+    }
+    atomic_fetch_add_explicit(&proxy->totals->connections_refused, 1, memory_order_relaxed);
+    conn_shed(conn, SHM_CLOSE_CLIENT_LIMIT);
 }
 
 /* One connection off the queue. False: the queue is empty, or accepting is paused. */
@@ -102,10 +116,7 @@ accept_one(struct proxy *proxy, int listener)
         atomic_fetch_add_explicit(&proxy->totals->connections_refused, 1, memory_order_relaxed);
         return true;
     }
-    conn->counted = true;
-    proxy->connections++;
-    atomic_store_explicit(&proxy->block->connections, proxy->connections, memory_order_relaxed);
-    atomic_fetch_add_explicit(&proxy->totals->connections_accepted, 1, memory_order_relaxed);
+    accept_count(proxy, conn);
     return true;
 }
 

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/base/text.h"
 #include "core/proxy/proxy_internal.h"
 
 enum {
@@ -61,6 +62,8 @@ conn_close(struct conn *conn)
     buf_give(&proxy->buffers, &conn->left);
     close(conn->fd);
     conn->fd = -1;
+    atomic_fetch_add_explicit(&proxy->totals->closed[conn->why], 1, memory_order_relaxed);
+    if (conn->client_key != 0) client_end(proxy->shm, proxy->worker, conn->client_key);
     if (conn->counted) {
         proxy->connections--;
         atomic_store_explicit(&proxy->block->connections, proxy->connections, memory_order_relaxed);
@@ -120,11 +123,12 @@ conn_discard(struct conn *conn)
 }
 
 void
-conn_shed(struct conn *conn)
+conn_shed(struct conn *conn, enum shm_close why)
 {
     static const char answer[] =
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 45\r\n"
         "Connection: close\r\n\r\n503 shed: the gateway is out of connections.\n";
+    conn->why = why;
     if (send(conn->fd, answer, sizeof answer - 1, MSG_NOSIGNAL | MSG_DONTWAIT) == -1)
         conn_close(conn);
     else
@@ -181,6 +185,7 @@ conn_reclaim(struct proxy *proxy, unsigned count)
         struct conn *conn = LINK_OF(at, struct conn, link);
         before = at->prev;
         if (conn->requests == 0) continue; /* its first request is on its way */
+        conn->why = SHM_CLOSE_RECLAIMED;
         conn_close(conn);
         closed++;
     }
@@ -201,6 +206,7 @@ conn_next(struct conn *conn, struct buf **left)
         return;
     }
     buf_give(&proxy->buffers, left);
+    conn->why = proxy->drain == DRAIN_NO ? SHM_CLOSE_CLIENT : SHM_CLOSE_DRAINING;
     if (conn->input == INPUT_ENDED || proxy->drain != DRAIN_NO) {
         conn_close(conn);
         return;
@@ -208,7 +214,21 @@ conn_next(struct conn *conn, struct buf **left)
     conn_want_read(conn, true);
     conn_enter(conn, CONN_IDLE);
     uint64_t wait_us = proxy->generation->config->timeouts.keepalive;
-    deadline_set(proxy, &conn->deadline, wait_us == 0 ? UINT64_MAX : proxy->now_us + wait_us);
+    uint64_t due_us = wait_us == 0 ? UINT64_MAX : proxy->now_us + wait_us;
+    deadline_set(proxy, &conn->deadline, due_us < conn->retire_us ? due_us : conn->retire_us);
+}
+
+bool
+conn_may_stay(struct conn *conn)
+{
+    const struct config_limits *limits = &conn->proxy->generation->config->limits;
+    if (limits->keepalive_requests != 0 && conn->requests + 1 >= limits->keepalive_requests)
+        conn->why = SHM_CLOSE_REQUESTS;
+    else if (conn->retire_us <= conn->proxy->now_us)
+        conn->why = SHM_CLOSE_AGE;
+    else
+        return true;
+    return false;
 }
 
 static void
@@ -253,10 +273,13 @@ on_conn_timer(evutil_socket_t fd, short what, void *context)
     (void)what;
     proxy_enter(proxy);
     if (deadline_is_due(proxy, &conn->deadline)) {
-        if (conn->state == CONN_BUSY)
+        if (conn->state == CONN_BUSY) {
             stream_on_timeout(conn->stream);
-        else
+        } else {
+            if (conn->state == CONN_IDLE && proxy->drain == DRAIN_NO)
+                conn->why = conn->retire_us <= proxy->now_us ? SHM_CLOSE_AGE : SHM_CLOSE_IDLE;
             conn_close(conn);
+        }
     }
     proxy_leave(proxy);
 }
@@ -284,6 +307,48 @@ set_peer(struct conn *conn, const struct sockaddr *peer)
     }
 }
 
+/* Spread, so that what was accepted together does not come back together. */
+static uint64_t
+retire_us(struct proxy *proxy)
+{
+    uint64_t age_us = proxy->generation->config->limits.max_connection_age;
+    if (age_us == 0) return UINT64_MAX;
+    return proxy->now_us + age_us - age_us / 10 + proxy_random(proxy) % (age_us / 5 + 1);
+}
+
+/* Keyed, so that no client can choose an address that shares another's count. 0: none to count by. */
+static uint64_t
+client_key(const struct conn *conn)
+{
+    char bytes[32 + 16];
+    size_t len = conn->peer.any.sa_family == AF_INET ? 4 : 16;
+    if (conn->peer.any.sa_family != AF_INET && conn->peer.any.sa_family != AF_INET6) return 0;
+    memcpy(bytes, shm_secret(conn->proxy->shm), 32);
+    if (len == 4)
+        memcpy(bytes + 32, &conn->peer.v4.sin_addr, len);
+    else
+        memcpy(bytes + 32, conn->peer.v6.sin6_addr.s6_addr, len);
+    return text_hash((struct slice){bytes, 32 + len}) | 1;
+}
+
+/* Behind a trusted proxy stand many clients: it is not held to what one may have. */
+bool
+conn_is_within_client_limit(struct conn *conn)
+{
+    struct proxy *proxy = conn->proxy;
+    const struct config *config = proxy->generation->config;
+    uint32_t limit = config->limits.connections_per_client;
+    if (limit == 0 || config_cidr_has(config->trusted_proxies, config->trusted_proxy_count, &conn->peer.any))
+        return true;
+    uint64_t key = client_key(conn);
+    uint32_t count = key == 0 ? 0 : client_begin(proxy->shm, proxy->worker, key);
+    if (count != 0) conn->client_key = key;
+    if (count <= limit) return true;
+    client_end(proxy->shm, proxy->worker, key);
+    conn->client_key = 0;
+    return false;
+}
+
 struct conn *
 conn_new(struct proxy *proxy, int fd, const struct sockaddr *peer)
 {
@@ -302,6 +367,7 @@ conn_new(struct proxy *proxy, int fd, const struct sockaddr *peer)
     }
     conn->input = INPUT_OPEN;
     link_init(&conn->link);
+    conn->retire_us = retire_us(proxy);
     conn_enter(conn, CONN_IDLE);
     uint64_t wait_us = proxy->generation->config->timeouts.keepalive;
     if (wait_us != 0) deadline_set(proxy, &conn->deadline, proxy->now_us + wait_us);

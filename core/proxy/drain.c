@@ -20,8 +20,10 @@ close_idle(struct proxy *proxy)
         next = at->next;
         if (conn->requests == 0 || has_bytes(conn))
             deadline_set(proxy, &conn->deadline, proxy->now_us + FRESH_US);
-        else
+        else {
+            conn->why = SHM_CLOSE_DRAINING;
             conn_close(conn);
+        }
     }
 }
 

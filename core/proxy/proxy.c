@@ -281,6 +281,7 @@ proxy_new(struct event_base *base, struct shm *shm, unsigned worker, struct stat
     proxy->block = shm_worker(shm, worker);
     proxy->totals = shm_totals(shm);
     proxy->ring = shm_ring(shm, worker);
+    clients_clear(shm, worker);
     lists_init(proxy);
     if (getrandom(proxy->random, sizeof proxy->random, GRND_NONBLOCK) != (ssize_t)sizeof proxy->random) {
         proxy->random[0] = clock_now_us();

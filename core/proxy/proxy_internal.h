@@ -213,9 +213,12 @@ struct conn {
     enum conn_state state;
     enum conn_input input;
     uint32_t requests;
-    uint32_t discarded; /* LINGER */
-    short writing;      /* EV_WRITE while registered */
-    bool counted;       /* in shm_worker.connections: one shed at the door is not */
+    uint32_t discarded;  /* LINGER */
+    enum shm_close why;  /* for the count of closed ones: what is known so far */
+    short writing;       /* EV_WRITE while registered */
+    bool counted;        /* in shm_worker.connections: one shed at the door is not */
+    uint64_t retire_us;  /* limits.max_connection_age; UINT64_MAX: never */
+    uint64_t client_key; /* counted by client_begin; 0: not */
     struct event read, write;
     struct deadline deadline;
     union {
@@ -296,6 +299,8 @@ struct stream {
     uint64_t resume_us;                    /* BACKOFF: when the next attempt begins */
     struct config_timeouts timeouts;
     uint64_t bytes_in, bytes_out;
+    uint64_t body_rate;                     /* limits.body_rate; 0: any */
+    uint64_t body_since_us, body_waited_us; /* when the wait for more body began, 0: none; of earlier ones */
 
     /* the request */
     struct h1_parser parser;
@@ -428,7 +433,12 @@ void accept_stop(struct proxy *proxy);   /* empties the queues, closes the socke
 /* conn.c */
 MUST_CHECK
 struct conn *conn_new(struct proxy *proxy, int fd, const struct sockaddr *peer);
-void conn_shed(struct conn *conn); /* 503 and a close, without a stream */
+void conn_shed(struct conn *conn, enum shm_close why); /* 503 and a close, without a stream */
+/* Whether another request may follow the present one; else notes why not. */
+bool conn_may_stay(struct conn *conn);
+/* At the door: false where limits.connections_per_client is passed already. */
+MUST_CHECK
+bool conn_is_within_client_limit(struct conn *conn);
 void conn_close(struct conn *conn);
 void conn_reset(struct conn *conn); /* the peer sees RST: an answer without its end */
 void conn_linger(
@@ -509,6 +519,11 @@ queueing_is_limited(const struct stream *stream)
         &stream_picker(stream)->config->services[stream->request.service].queue;
     return (limits->active_per_endpoint | limits->active) != 0;
 }
+
+/* slow.c: the pace of a request body */
+void body_waits(struct stream *stream);            /* for the client, who alone holds it up */
+void body_moves(struct stream *stream);            /* some came */
+uint64_t body_due_us(const struct stream *stream); /* when it will have been too slow; UINT64_MAX: never */
 
 /* response.c */
 void response_on_bytes(struct stream *stream);

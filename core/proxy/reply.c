@@ -84,7 +84,8 @@ reply_text(struct stream *stream, int status, const char *type, struct slice bod
     stream->nudge_us = 0;
     stream->status = status;
     bool is_read = skip_body(stream);
-    stream->keep_alive = is_read && stream->parser.head.keep_alive && stream->proxy->drain == DRAIN_NO;
+    stream->keep_alive = is_read && stream->parser.head.keep_alive && stream->proxy->drain == DRAIN_NO &&
+                         conn_may_stay(stream->conn);
     bool ok = add_row(stream, &headers, "Date", proxy_date(stream->proxy));
     if (ok && type != NULL && !has_no_body(status))
         ok = add_row(stream, &headers, "Content-Type", slice_text(type));

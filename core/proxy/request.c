@@ -90,6 +90,19 @@ choose_service(struct stream *stream, const struct config_route *route)
     return route->targets[0].service;
 }
 
+/* What is refused before it comes is not read. False: answered. */
+static bool
+limit_body(struct stream *stream, uint64_t bytes)
+{
+    const struct h1_head *head = &stream->parser.head;
+    stream->up.limit = stream->parser.limits.body_bytes = bytes;
+    if (bytes == 0 || head->body != BODY_LENGTH || head->length <= bytes) return true;
+    atomic_fetch_add_explicit(&stream->proxy->totals->bad_requests, 1, memory_order_relaxed);
+    stream->parser.head.keep_alive = false;
+    reply_reason(stream, REASON_LIMIT, 413, h1_error_text(H1_BODY_TOO_LARGE));
+    return false;
+}
+
 static void
 proxy_request(struct stream *stream)
 {
@@ -100,6 +113,9 @@ proxy_request(struct stream *stream)
     uint32_t service = choose_service(stream, route);
     stream->timeouts = route->own_timeouts || route->target_count == 1 ? route->timeouts
                                                                        : config->services[service].timeouts;
+    const struct config_body_limits *limits =
+        route->own_limits || route->target_count == 1 ? &route->body : &config->services[service].body;
+    if (!limit_body(stream, limits->bytes)) return;
     stream->service_id = route_service_id(table, service);
     stream->strategy_id = route_strategy_id(table, service);
     if (!forward_request(stream)) {
@@ -115,6 +131,7 @@ proxy_request(struct stream *stream)
     request->headers = &stream->parser.head.headers;
     request->arena = &stream->arena;
     request->service = service;
+    stream->body_rate = limits->rate;
     stream->per_try_us = retry_config(stream)->per_try;
     budget_count_request(&stream->proxy->block->budget, stream->proxy->now_us);
     attempt_begin(stream);
@@ -146,7 +163,6 @@ route_request(struct stream *stream)
     const struct h1_head *head = &stream->parser.head;
     stream->up.from = head->body;
     stream->up.left = head->length;
-    stream->up.limit = stream->parser.limits.body_bytes;
     stream->bytes_in = stream->head_bytes;
     stream->query = head->query;
     stream->path = head->path;
@@ -184,7 +200,7 @@ route_request(struct stream *stream)
     if (stream->route->path_raw) stream->target = head->path;
     if (stream->route->action == ACTION_PROXY)
         proxy_request(stream);
-    else
+    else if (limit_body(stream, stream->generation->config->limits.body_bytes))
         reply_route(stream);
 }
 

@@ -78,7 +78,7 @@ begin_reply(struct stream *stream)
     enum body_kind to = answer->body == BODY_NONE ? BODY_NONE : client_framing(stream);
     /* A request body that still comes may never end: what answers early ends the connection. */
     stream->keep_alive = stream->parser.head.keep_alive && stream->up.state == RELAY_DONE &&
-                         to != BODY_CLOSE && stream->proxy->drain == DRAIN_NO;
+                         to != BODY_CLOSE && stream->proxy->drain == DRAIN_NO && conn_may_stay(stream->conn);
     relay_begin(&stream->down, answer->body, to, answer->length, stream->back);
     if (!forward_write_response(stream, &head) || !relay_queue(&stream->down, head.at, head.len)) {
         stream->status = 0;

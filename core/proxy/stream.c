@@ -74,6 +74,10 @@ stream_arm(struct stream *stream)
         uint64_t end_us = stream->started_us + stream->timeouts.request;
         if (end_us < due_us) due_us = end_us;
     }
+    if (stream->state == STREAM_WAIT && waits_for_body(stream)) {
+        uint64_t end_us = body_due_us(stream);
+        if (end_us < due_us) due_us = end_us;
+    }
     if (stream->per_try_us != 0 &&
         (stream->state == STREAM_CONNECT || (stream->state == STREAM_WAIT && !waits_for_body(stream)))) {
         uint64_t end_us = stream->picked_us + stream->per_try_us;
@@ -113,8 +117,8 @@ stream_new(struct conn *conn, struct buf *in)
     stream->generation = proxy->generation;
     generation_get(stream->generation);
     h1_request_init(&stream->parser, &stream->arena,
-        &(struct h1_limits){
-            limits->header_bytes, limits->headers, limits->uri_bytes, limits->body_bytes, false});
+        &(struct h1_limits){limits->header_bytes, limits->headers, limits->uri_bytes, 0,
+            false}); /* body: the route's limit */
     relay_init(&stream->up, BODY_NONE, BODY_NONE, 0, in);
     relay_init(&stream->down, BODY_NONE, BODY_NONE, 0, NULL);
     link_push(&proxy->streams, &stream->link);
@@ -183,6 +187,24 @@ take_left(struct stream *stream)
     return left;
 }
 
+/* For the count of closed connections, should this one be closed now. */
+static enum shm_close
+why_closed(const struct stream *stream, bool answered)
+{
+    switch (stream->reason) {
+    case REASON_CLIENT_GONE: return SHM_CLOSE_CLIENT;
+    case REASON_CLIENT_TIMEOUT: return SHM_CLOSE_SLOW;
+    case REASON_BAD_REQUEST: return SHM_CLOSE_BAD;
+    case REASON_DRAINING: return SHM_CLOSE_DRAINING;
+    default: break;
+    }
+    if (stream->state == STREAM_TUNNEL) return SHM_CLOSE_TUNNEL;
+    if (!answered) return SHM_CLOSE_CUT;
+    if (stream->proxy->drain != DRAIN_NO) return SHM_CLOSE_DRAINING;
+    enum shm_close why = stream->conn->why; /* what conn_may_stay found */
+    return why == SHM_CLOSE_REQUESTS || why == SHM_CLOSE_AGE ? why : SHM_CLOSE_ANSWERED;
+}
+
 static void
 dispose_conn(struct stream *stream, bool answered)
 {
@@ -193,6 +215,7 @@ dispose_conn(struct stream *stream, bool answered)
     bool by_close = stream->state == STREAM_REPLY && stream->down.to == BODY_CLOSE;
     struct buf *left = take_left(stream);
     conn->stream = NULL;
+    conn->why = why_closed(stream, answered);
     if (!answered) {
         /* RFC 9112 §8: a body that ends with the connection would look whole after FIN. */
         if (by_close)

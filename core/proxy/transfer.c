@@ -66,6 +66,7 @@ wait_for_body(struct stream *stream)
         return;
     }
     conn_want_read(stream->conn, true);
+    body_waits(stream);
     stream_arm(stream);
 }
 
@@ -133,6 +134,7 @@ stream_pump_up(struct stream *stream, bool may_read)
         case BODY_FAILED: return;
         }
         stream->nudge_us = 0; /* the body comes: nobody waits for 100 Continue */
+        body_moves(stream);
     }
 }
 

@@ -49,6 +49,8 @@ lay_out(struct shm *shm, const struct shm_params *params, uint64_t page)
     at += shm->stats_bytes * SHM_WORKERS_MAX;
     shm->queues_at = at;
     at += round_up(QUEUES_MAX * sizeof(struct queue), page);
+    shm->clients_at = at;
+    at += round_up(CLIENT_CELLS * sizeof(struct client_cell), page) * SHM_WORKERS_MAX;
     shm->bytes = at;
 }
 

@@ -90,10 +90,31 @@ struct slot_text {
     X(stats_series_dropped) X(connections_accepted) X(connections_refused) X(bad_requests) X(retries)              \
     X(upstream_connects) X(upstream_reused) X(registry_sync_errors) X(registry_sync_updates) X(probes)             \
     X(probe_failures) X(registry_bad_instances) X(tunnels) X(ipc_errors)
+
+/* word, meaning; why client connections were closed, shown as fluxgate_connections_closed_total{reason="word"} */
+#define SHM_CLOSES(X)                                                                                              \
+    X(CLIENT, "client")             /* it closed or reset it */                                                    \
+    X(IDLE, "idle")                 /* timeouts.keepalive */                                                       \
+    X(REQUESTS, "requests")         /* limits.keepalive_requests */                                                \
+    X(AGE, "age")                   /* limits.max_connection_age */                                                \
+    X(SLOW, "client_timeout")       /* a head or a body that came too slowly */                                    \
+    X(BAD, "bad_request")           /* what stood behind it is not to be trusted */                                \
+    X(ANSWERED, "answered")         /* its answer was the last: Connection: close, HTTP/1.0, an early answer */    \
+    X(CUT, "cut")                   /* inside an answer that has no end */                                         \
+    X(TUNNEL, "tunnel")             /* an upgraded one is over */                                                  \
+    X(DRAINING, "draining")                                                                                        \
+    X(LIMIT, "limit")               /* limits.connections, at the door */                                          \
+    X(CLIENT_LIMIT, "client_limit") /* limits.connections_per_client, at the door */                               \
+    X(RECLAIMED, "reclaimed")       /* descriptors ran short */
+#define X(name, word) SHM_CLOSE_##name,
+enum shm_close { SHM_CLOSES(X) SHM_CLOSE_COUNT };
+#undef X
+
 struct shm_totals {
 #define X(name) _Atomic uint64_t name;
     SHM_TOTALS(X)
 #undef X
+    _Atomic uint64_t closed[SHM_CLOSE_COUNT];
 };
 
 /* What a worker's requests and retries were in each of the last seconds (core/proxy/retry.c): the retry budget is of all
@@ -145,6 +166,13 @@ const uint8_t *shm_secret(const struct shm *shm);                        /* 32 r
 uint32_t shm_name_add(struct shm *shm, struct slice name);
 uint32_t shm_name_find(struct shm *shm, struct slice name);
 const char *shm_name_text(struct shm *shm, uint32_t id); /* "" for an id never given */
+
+/* Connections by client address, over all workers, for limits.connections_per_client. `key` is a hash of the address that
+ * clients can't choose, not 0. client_begin counts one and returns how many there are, it included; where a worker's table
+ * is full it counts nothing and returns 0: the limit then lets pass. A worker empties its own table when it starts. */
+uint32_t client_begin(struct shm *shm, unsigned worker, uint64_t key);
+void client_end(struct shm *shm, unsigned worker, uint64_t key);
+void clients_clear(struct shm *shm, unsigned worker);
 
 /* A named 64-bit counter for Lua, made on first use by any process, kept over reloads. NULL where full or where the name
  * is longer than SHM_NAME_BYTES - 1. */

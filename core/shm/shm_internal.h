@@ -10,6 +10,14 @@ enum {
     RING_BYTES_MIN = 64 << 10, /* holds a line of 16 KiB wherever its head stands (ring.c) */
 };
 
+/* Connections of one client address in one worker, which alone writes it. */
+struct client_cell {
+    _Atomic uint64_t key; /* 0: never used */
+    _Atomic uint32_t count;
+    uint32_t unused;
+};
+enum { CLIENT_CELLS = 8192, CLIENT_PROBES = 32 };
+
 struct name_row {
     uint64_t hash;
     uint32_t len;
@@ -62,6 +70,7 @@ struct shm {
     uint64_t bytes;
     uint64_t slots_at, texts_at, columns_at, gone_at, index_at, rings_at, stats_at,
         queues_at; /* offsets from the handle */
+    uint64_t clients_at;
     uint64_t ring_stride, ring_bytes, stats_bytes;
     uint32_t max_endpoints, index_cells;
     uint8_t secret[32];

@@ -319,10 +319,8 @@ refuses_by_name_what_is_not_there_yet(void **state)
 {
     (void)state;
     static const struct wrong rows[] = {
-        {"routes: [{limits: {body_bytes: 1}}]", "'body_bytes' of a route's limits is not supported yet"},
         {"routes: [{filters: []}]", "'filters' of a route is not supported yet"},
         {"routes: [{errors: {}}]", "'errors' of a route is not supported yet"},
-        {"services: {a: {limits: {body_rate: 1}}}", "'body_rate' of a service's limits is not supported yet"},
         {"services: {a: {tls: {}}}", "'tls' of a service is not supported yet"},
         {"services: {a: {slow_start: 1s}}", "'slow_start' of a service is not supported yet"},
         {"services: {a: {panic: 1}}", "'panic' of a service is not supported yet"},
@@ -330,10 +328,6 @@ refuses_by_name_what_is_not_there_yet(void **state)
         {"listeners: [{tls: {}}]", "'tls' of a listener is not supported yet"},
         {"listeners: [{mode: tcp}]", "'mode' of a listener is not supported yet"},
         {"listeners: [{proxy_protocol: true}]", "'proxy_protocol' of a listener is not supported yet"},
-        {"limits: {body_rate: 512}", "'body_rate' of limits is not supported yet"},
-        {"limits: {connections_per_client: 1}", "'connections_per_client' of limits is not supported yet"},
-        {"limits: {keepalive_requests: 1}", "'keepalive_requests' of limits is not supported yet"},
-        {"limits: {max_connection_age: 1h}", "'max_connection_age' of limits is not supported yet"},
         {"registry: {token: x}", "'token' of registry is not supported yet"},
         {"registry: {tls: {}}", "'tls' of registry is not supported yet"},
         {"registry: {store: \"etcd://a:1\"}", "the store 'etcd' is not supported yet"},

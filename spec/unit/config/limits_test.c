@@ -1,18 +1,9 @@
 /* Limits and retries at the three levels: read, merged, printed, refused. */
 #include "spec/unit/config/support.h"
 
-#include "core/config/value.h"
 #include "core/shm/queue.h"
 
 static_assert(QUEUE_TICKETS_MAX == 4096, "limits.queue is at most what the segment has room for");
-
-static int
-open_pending(void **state)
-{
-    (void)state;
-    config_pending = false;
-    return 0;
-}
 
 #define SERVICES "services: {web: {endpoints: [127.0.0.1:9001]}, other: {endpoints: [127.0.0.1:9002]}}\n"
 
@@ -166,5 +157,5 @@ main(void)
         cmocka_unit_test(prints_what_loads_to_the_same),
         cmocka_unit_test(refuses_what_cannot_be_meant),
     };
-    return cmocka_run_group_tests(tests, open_pending, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,32 @@
+#include "core/proxy/proxy_internal.h"
+
+enum { GRACE_US = 30000000 }; /* where client_body_gap is off */
+
+void
+body_waits(struct stream *stream)
+{
+    if (stream->body_since_us == 0) stream->body_since_us = stream->proxy->now_us;
+}
+
+void
+body_moves(struct stream *stream)
+{
+    if (stream->body_since_us == 0) return;
+    stream->body_waited_us += stream->proxy->now_us - stream->body_since_us;
+    stream->body_since_us = 0;
+}
+
+/* Time counts only while we wait for the client: a backend that takes its body slowly is no fault of its. The
+ * first client_body_gap is free, so that the rate never forbids a pause that the gap allows. */
+uint64_t
+body_due_us(const struct stream *stream)
+{
+    uint64_t grace_us = stream->timeouts.client_body_gap, paid_us;
+    if (stream->body_rate == 0 || stream->body_since_us == 0) return UINT64_MAX;
+    if (grace_us == 0) grace_us = GRACE_US;
+    if (__builtin_mul_overflow(stream->bytes_in - stream->head_bytes, 1000000, &paid_us)) return UINT64_MAX;
+    uint64_t allowed_us = grace_us + paid_us / stream->body_rate;
+    return allowed_us <= stream->body_waited_us
+               ? stream->proxy->now_us
+               : stream->body_since_us + (allowed_us - stream->body_waited_us);
+}

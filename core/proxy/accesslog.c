@@ -1,5 +1,3 @@
-#include <stdio.h>
-
 #include "core/base/clock.h"
 #include "core/proxy/proxy_internal.h"
 
@@ -11,29 +9,36 @@ static_assert(LINE_MAX >= (VALUE_MAX + 256) * ESCAPE_MAX / 2 + 1024,
 /* A line written in place in the ring: what does not fit is left out whole. */
 struct line {
     char *at, *end;
-    bool is_json, is_first;
+    bool is_json;
 };
 
-static char *
-put_text(char *out, const char *text)
-{
-    size_t len = strlen(text);
-    memcpy(out, text, len);
-    return out + len;
-}
+/* What stands before a value, in both forms; the first field has its own. */
+struct label {
+    struct slice json, logfmt;
+};
+#define STRING(name) (&(const struct label){SLICE_LIT(",\"" name "\":\""), SLICE_LIT(" " name "=\"")})
+#define NUMBER(name) (&(const struct label){SLICE_LIT(",\"" name "\":"), SLICE_LIT(" " name "=")})
 
 static bool
-begin_field(struct line *line, const char *name, size_t value_max)
+begin_field(struct line *line, const struct label *label, size_t value_max)
 {
-    size_t name_len = strlen(name);
-    if ((size_t)(line->end - line->at) < name_len + value_max + 8) return false;
-    if (!line->is_first) *line->at++ = line->is_json ? ',' : ' ';
-    line->is_first = false;
-    if (line->is_json) *line->at++ = '"';
-    line->at = put_text(line->at, name);
-    if (line->is_json) *line->at++ = '"';
-    *line->at++ = line->is_json ? ':' : '=';
+    struct slice text = line->is_json ? label->json : label->logfmt;
+    if ((size_t)(line->end - line->at) < text.len + value_max) return false;
+    memcpy(line->at, text.at, text.len);
+    line->at += text.len;
     return true;
+}
+
+/* Not zero where one of eight bytes is no plain ASCII, a quote or a backslash. */
+static uint64_t
+word_needs_escape(uint64_t word)
+{
+    const uint64_t ones = 0x0101010101010101u;
+    uint64_t quote = word ^ ones * '"', backslash = word ^ ones * '\\';
+    uint64_t found = (quote - ones) & ~quote;
+    found |= (backslash - ones) & ~backslash;
+    found |= (word - ones * 0x20) | (word + ones) | word; /* below blank; DEL; above ASCII */
+    return found & ones * 0x80;
 }
 
 /* Bytes of peers: everything but plain ASCII is escaped, so that no line can hold another. */
@@ -41,13 +46,26 @@ static char *
 put_escaped(char *out, struct slice value, bool is_json)
 {
     static const char hex[] = "0123456789abcdef";
-    for (size_t i = 0; i < value.len && i < VALUE_MAX; i++) {
-        unsigned char c = (unsigned char)value.at[i];
+    size_t len = value.len < VALUE_MAX ? value.len : VALUE_MAX;
+    for (size_t i = 0; i < len;) {
+        uint64_t word;
+        if (len - i >= sizeof word) {
+            memcpy(&word, value.at + i, sizeof word);
+            if (LIKELY(word_needs_escape(word) == 0)) {
+                memcpy(out, &word, sizeof word);
+                out += sizeof word;
+                i += sizeof word;
+                continue;
+            }
+        }
+        unsigned char c = (unsigned char)value.at[i++];
         if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
             *out++ = (char)c;
             continue;
         }
-        out = put_text(out, is_json ? "\\u00" : "\\x");
+        const char *mark = is_json ? "\\u00" : "\\x";
+        while (*mark != '\0')
+            *out++ = *mark++;
         *out++ = hex[c >> 4];
         *out++ = hex[c & 15];
     }
@@ -55,21 +73,40 @@ put_escaped(char *out, struct slice value, bool is_json)
 }
 
 static void
-put_string(struct line *line, const char *name, struct slice value)
+put_string(struct line *line, const struct label *label, struct slice value)
 {
     size_t len = value.len < VALUE_MAX ? value.len : VALUE_MAX;
     if (value.len == 0) value = SLICE_LIT("-");
-    if (!begin_field(line, name, len * ESCAPE_MAX + 3)) return;
-    *line->at++ = '"';
+    if (!begin_field(line, label, len * ESCAPE_MAX + 2)) return;
     line->at = put_escaped(line->at, value, line->is_json);
     *line->at++ = '"';
 }
 
+/* The calendar is asked once a second. */
 static void
-put_number(struct line *line, const char *name, uint64_t number)
+put_time(struct line *line, struct proxy *proxy)
+{
+    static const struct label label = {SLICE_LIT("{\"time\":\""), SLICE_LIT("time=\"")};
+    uint64_t wall_us = proxy->now_us + proxy->wall_offset_us, second = wall_us / 1000000;
+    if (UNLIKELY(second != proxy->log_second)) {
+        clock_rfc3339(wall_us, proxy->log_time);
+        proxy->log_second = second;
+    }
+    unsigned ms = (unsigned)(wall_us / 1000 % 1000);
+    proxy->log_time[20] = (char)('0' + ms / 100);
+    proxy->log_time[21] = (char)('0' + ms / 10 % 10);
+    proxy->log_time[22] = (char)('0' + ms % 10);
+    if (!begin_field(line, &label, 26)) return;
+    memcpy(line->at, proxy->log_time, 24);
+    line->at[24] = '"';
+    line->at += 25;
+}
+
+static void
+put_number(struct line *line, const struct label *label, uint64_t number)
 {
     char digits[20], *at = digits + sizeof digits;
-    if (!begin_field(line, name, sizeof digits)) return;
+    if (!begin_field(line, label, sizeof digits)) return;
     do {
         *--at = (char)('0' + number % 10);
     } while ((number /= 10) != 0);
@@ -82,39 +119,36 @@ accesslog_write(struct stream *stream, uint64_t duration_us)
 {
     struct proxy *proxy = stream->proxy;
     const struct config_log *log = &proxy->generation->config->log;
-    char when[25];
     if (log->access == NULL) return;
     char *start = ring_reserve(proxy->ring, LINE_MAX);
     if (start == NULL) {
         atomic_fetch_add_explicit(&proxy->totals->access_log_dropped, 1, memory_order_relaxed);
         return;
     }
-    struct line line = {start, start + LINE_MAX - 2,
-        log->access_format != NULL && strcmp(log->access_format, "json") == 0, true};
+    struct line line = {
+        start, start + LINE_MAX - 2, log->access_format != NULL && strcmp(log->access_format, "json") == 0};
     const struct endpoint *endpoint = stream->last_slot == SLOT_NONE
                                           ? NULL
                                           : endpoint_find(proxy, stream->last_slot, stream->last_incarnation);
-    if (line.is_json) *line.at++ = '{';
-    clock_rfc3339(clock_wall_us(), when);
-    put_string(&line, "time", (struct slice){when, 24});
-    put_string(&line, "client",
+    put_time(&line, proxy);
+    put_string(&line, STRING("client"),
         stream->request.client_ip.len > 0 ? stream->request.client_ip : slice_of(stream->conn->ip));
-    put_string(&line, "method", stream->parser.head.method_text);
-    put_string(&line, "host", stream->host);
-    put_string(&line, "path", stream->path.len > 0 ? stream->path : stream->parser.head.target);
-    put_number(&line, "status", (uint64_t)stream->status);
-    put_string(&line, "reason", slice_of(reason_word(stream->reason)));
-    put_number(&line, "bytes_in", stream->bytes_in);
-    put_number(&line, "bytes_out", stream->bytes_out);
-    put_number(&line, "duration_us", duration_us);
-    put_string(&line, "route",
+    put_string(&line, STRING("method"), stream->parser.head.method_text);
+    put_string(&line, STRING("host"), stream->host);
+    put_string(&line, STRING("path"), stream->path.len > 0 ? stream->path : stream->parser.head.target);
+    put_number(&line, NUMBER("status"), (uint64_t)stream->status);
+    put_string(&line, STRING("reason"), slice_of(reason_word(stream->reason)));
+    put_number(&line, NUMBER("bytes_in"), stream->bytes_in);
+    put_number(&line, NUMBER("bytes_out"), stream->bytes_out);
+    put_number(&line, NUMBER("duration_us"), duration_us);
+    put_string(&line, STRING("route"),
         slice_of(stream->route_id == UINT32_MAX ? "" : shm_name_text(proxy->shm, stream->route_id)));
-    put_string(&line, "service",
+    put_string(&line, STRING("service"),
         slice_of(stream->service_id == UINT32_MAX ? "" : shm_name_text(proxy->shm, stream->service_id)));
-    put_string(
-        &line, "endpoint", endpoint == NULL ? SLICE_NONE : (struct slice){endpoint->id, endpoint->id_len});
-    put_number(&line, "attempts", stream->attempts);
-    put_string(&line, "request_id", stream->request_id);
+    put_string(&line, STRING("endpoint"),
+        endpoint == NULL ? SLICE_NONE : (struct slice){endpoint->id, endpoint->id_len});
+    put_number(&line, NUMBER("attempts"), stream->attempts);
+    put_string(&line, STRING("request_id"), stream->request_id);
     if (line.is_json) *line.at++ = '}';
     *line.at++ = '\n';
     ring_commit(proxy->ring, RING_ACCESS, (size_t)(line.at - start));

@@ -148,6 +148,7 @@ on_sweep(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     proxy_enter(proxy);
+    proxy->wall_offset_us = clock_wall_us() - clock_now_us();
     proxy_refresh(proxy);
     upstream_sweep(proxy);
     queueing_sweep(proxy);
@@ -213,7 +214,7 @@ deadline_stop(struct deadline *deadline)
 struct slice
 proxy_date(struct proxy *proxy)
 {
-    uint64_t second = clock_wall_us() / 1000000;
+    uint64_t second = (proxy->now_us + proxy->wall_offset_us) / 1000000;
     if (second != proxy->date_second) {
         static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
         struct tm tm;
@@ -292,6 +293,7 @@ proxy_new(struct event_base *base, struct shm *shm, unsigned worker, struct stat
     queueing_init(proxy);
     event_assign(&proxy->sweep, base, -1, EV_PERSIST, on_sweep, proxy);
     proxy_enter(proxy);
+    proxy->wall_offset_us = clock_wall_us() - proxy->now_us;
     if (event_add(&proxy->sweep, &sweep) == -1) {
         free(proxy);
         return NULL;

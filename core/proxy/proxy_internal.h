@@ -399,6 +399,9 @@ struct proxy {
     uint64_t random[4];
     char date[64];
     uint64_t date_second;
+    uint64_t wall_offset_us; /* added to now_us: the wall clock, put right with each sweep */
+    char log_time[25];
+    uint64_t log_second;
 
     /* limits (queueing.c) */
     struct link lines;          /* of every service that was ever limited */

@@ -1,6 +1,7 @@
 #include "core/base/clock.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 static uint64_t
@@ -31,4 +32,18 @@ clock_rfc3339(uint64_t wall_us, char out[25])
     gmtime_r(&seconds, &tm);
     size_t n = strftime(out, 25, "%Y-%m-%dT%H:%M:%S", &tm);
     snprintf(out + n, 25 - n, ".%03uZ", (unsigned)(wall_us / 1000u % 1000u));
+}
+
+unsigned
+clock_patience(void)
+{
+    static int factor = -1;
+    if (factor == -1) {
+        const char *value = getenv("FLUXGATE_WATCHDOG");
+        unsigned n = 0, digits = 0;
+        while (value != NULL && (unsigned)(value[digits] - '0') <= 9 && digits < 3)
+            n = n * 10 + (unsigned)(value[digits++] - '0');
+        factor = digits == 0 || digits > 2 || value[digits] != '\0' ? 1 : (int)n;
+    }
+    return (unsigned)factor;
 }

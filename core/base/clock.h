@@ -13,4 +13,8 @@ uint64_t clock_wall_us(void);
 /* Writes the RFC 3339 UTC form of `wall_us` with milliseconds, 24 bytes and a NUL. */
 void clock_rfc3339(uint64_t wall_us, char out[25]);
 
+/* How patient watchdog and script budgets are: $FLUXGATE_WATCHDOG, 1 to 99 times the usual, 0 for debuggers:
+ * nothing is ended for being slow. 1 where it is not set or no such number. */
+unsigned clock_patience(void);
+
 #endif

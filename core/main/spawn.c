@@ -289,23 +289,10 @@ process_reap(struct supervisor *sv)
     }
 }
 
-/* FLUXGATE_WATCHDOG=0 turns it off and =N multiplies its patience: for debuggers and valgrind. */
-static uint64_t
-patience(void)
-{
-    static long factor = -1;
-    if (factor == -1) {
-        const char *value = getenv("FLUXGATE_WATCHDOG");
-        factor = value != NULL && value[0] >= '0' && value[0] <= '9' && value[1] == '\0' ? value[0] - '0' : 1;
-        if (value != NULL && strcmp(value, "10") == 0) factor = 10;
-    }
-    return (uint64_t)factor;
-}
-
 static void
 end_stale(struct process *process, const char *why, uint64_t age_us, const char *script)
 {
-    if (patience() == 0) return;
+    if (clock_patience() == 0) return;
     log_warnx("child is stuck, it is killed", F_STR("role", role_names[process->role]),
         F_UINT("index", process->index), F_INT("pid", process->pid), F_STR("why", why), F_US("for", age_us),
         F_STR("script", script));
@@ -338,7 +325,7 @@ static void
 watch_worker(struct supervisor *sv, struct process *process, uint64_t now)
 {
     struct shm_worker *block = shm_worker(sv->shm, process->index);
-    uint64_t limit = WORKER_STALE_US * patience();
+    uint64_t limit = WORKER_STALE_US * clock_patience();
     uint64_t beat = atomic_load_explicit(&block->heartbeat_us, memory_order_relaxed);
     uint64_t entered = atomic_load_explicit(&block->in_script_since_us, memory_order_relaxed);
     if (process->using == 0 && entered == 0) { /* still building its first generation */
@@ -351,7 +338,7 @@ watch_worker(struct supervisor *sv, struct process *process, uint64_t now)
     if (entered != 0 && now > entered && now - entered > limit && entered >= process->started_us) {
         const char *script =
             shm_name_text(sv->shm, atomic_load_explicit(&block->script, memory_order_relaxed));
-        if (patience() != 0) atomic_fetch_add(&shm_totals(sv->shm)->script_runaways, 1);
+        if (clock_patience() != 0) atomic_fetch_add(&shm_totals(sv->shm)->script_runaways, 1);
         end_stale(process, "a script does not return", now - entered, script);
     } else if (now > beat && now - beat > limit) {
         end_stale(process, "no heartbeat", now - beat, "");
@@ -372,7 +359,7 @@ process_watchdog(struct supervisor *sv)
     }
     for (struct process *p = process_next(sv, NULL); p != NULL; p = process_next(sv, p)) {
         if (p->pid == 0 || p->killed) continue;
-        uint64_t limit = (p->role == ROLE_CONTROL ? CONTROL_STALE_US : REGISTRY_STALE_US) * patience();
+        uint64_t limit = (p->role == ROLE_CONTROL ? CONTROL_STALE_US : REGISTRY_STALE_US) * clock_patience();
         if (p->role == ROLE_WORKER)
             watch_worker(sv, p, now);
         else if (now > p->alive_us && now - p->alive_us > limit)

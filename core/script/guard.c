@@ -96,7 +96,7 @@ on_tick(int number)
 void
 guard_prepare(void)
 {
-    if (guard.owner == getpid()) return;
+    if (guard.owner == getpid() || clock_patience() == 0) return;
     struct sigaction action = {.sa_handler = on_tick, .sa_flags = SA_RESTART};
     sigemptyset(&action.sa_mask);
     struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGPROF};
@@ -114,7 +114,7 @@ void
 guard_enter(lua_State *L, uint64_t budget_us, _Atomic uint64_t *stuck_until_us)
 {
     atomic_store_explicit(&guard.stuck_until_us, stuck_until_us, memory_order_relaxed);
-    atomic_store_explicit(&guard.budget_us, budget_us, memory_order_relaxed);
+    atomic_store_explicit(&guard.budget_us, budget_us * clock_patience(), memory_order_relaxed);
     atomic_store_explicit(
         &guard.entries, atomic_load_explicit(&guard.entries, memory_order_relaxed) + 1, memory_order_relaxed);
     atomic_store_explicit(&guard.running, L, memory_order_relaxed);

@@ -199,6 +199,20 @@ declined(struct script *script, struct plugin *plugin, int at)
         F_UINT("suppressed", suppressed));
 }
 
+/* A retry that has one endpoint left to wait for is in nobody's way: SLOT_NONE where there are more. */
+static uint32_t
+only_full(const struct script *script, const struct choice *choice, const struct script_request *request)
+{
+    uint32_t only = SLOT_NONE;
+    for (uint32_t i = 0; i < choice->count; i++) {
+        const struct member *member = choice->rows[i];
+        if (is_tried(request, member->slot) || member->full_in != script->pick_serial) continue;
+        if (only != SLOT_NONE) return SLOT_NONE;
+        only = member->slot;
+    }
+    return only;
+}
+
 enum script_verdict
 script_pick(struct script *script, struct script_request *request, uint32_t *slot, enum reason *reason)
 {
@@ -230,6 +244,8 @@ script_pick(struct script *script, struct script_request *request, uint32_t *slo
         verdict = fall_back(script, &choice, request, slot);
     } else if (lua_isnil(L, top + 1)) {
         verdict = SCRIPT_NONE;
+        if (choice.eligible == 0 && choice.has_full && request->tried_count != 0)
+            *slot = only_full(script, &choice, request);
         if (choice.eligible != 0) { /* it had a choice and declined: its right, and perhaps it says why */
             *reason = REASON_NO_ENDPOINTS;
             declined(script, plugin, top + 2);

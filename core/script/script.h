@@ -1,5 +1,5 @@
-/* core/script/script.h: everything that knows lua_State. One struct script is one state: one config generation in one
- * process (worker, control or checker). Callers see slots, never Lua. */
+/* core/script/script.h: everything that knows lua_State. One struct script is one state: one config
+ * generation in one process (worker, control or checker). Callers see slots, never Lua. */
 #ifndef FLUXGATE_SCRIPT_SCRIPT_H
 #define FLUXGATE_SCRIPT_SCRIPT_H
 #include <stdbool.h>
@@ -17,7 +17,7 @@ enum script_role { SCRIPT_WORKER, SCRIPT_CONTROL, SCRIPT_CHECKER };
 
 struct script_env {
     enum script_role role;
-    unsigned worker; /* SCRIPT_WORKER: which */
+    unsigned worker;             /* SCRIPT_WORKER: which */
     const struct config *config; /* borrowed, must outlive the script */
     struct bundle *bundle;       /* borrowed: every Lua source comes from it */
     struct shm *shm;             /* NULL in the checker */
@@ -25,48 +25,56 @@ struct script_env {
 
 struct script;
 
-/* Builds the state: the runtime of share/lua, then every strategy (roles worker and checker) and health policy (control
- * and checker) that the config names, each new()ed with its options under the load budget. What a plug-in raises goes
- * into diags with file:line (or the YAML place, for an option it names). NULL only where no state could be made; with
- * errors in diags it must not serve. `previous` (may be NULL) is asked to export() its strategies' state. */
-MUST_CHECK struct script *script_new(const struct script_env *env, struct script *previous, struct diags *diags);
+/* Builds the state: the runtime of share/lua, then every strategy (roles worker and checker) and health
+ * policy (control and checker) that the config names, each new()ed with its options under the load budget.
+ * What a plug-in raises goes into diags with file:line (or the YAML place, for an option it names). NULL only
+ * where no state could be made; with errors in diags it must not serve. `previous` (may be NULL) is asked to
+ * export() its strategies' state. */
+MUST_CHECK
+struct script *script_new(const struct script_env *env, struct script *previous, struct diags *diags);
 void script_free(struct script *script);
 
-/* What a strategy sees of a request: filled by the proxy, lives in its stream. Slices borrow from the stream. */
+/* What a strategy sees of a request: filled by the proxy, lives in its stream. Slices borrow from the stream.
+ */
 struct script_request {
     enum method method;
     struct slice method_text, path, query, host, client_ip;
     const struct headers *headers;
-    struct arena *arena;      /* the stream's: set_cookie values go there */
-    uint32_t service;         /* index into config.services */
-    uint32_t attempt;         /* 1 is the first */
-    uint32_t tried[8];        /* slots of earlier attempts: pick does not see them */
+    struct arena *arena; /* the stream's: set_cookie values go there */
+    uint32_t service;    /* index into config.services */
+    uint32_t attempt;    /* 1 is the first */
+    uint32_t tried[8];   /* slots of earlier attempts: pick does not see them */
     uint32_t tried_count;
     bool is_tls;
-    struct headers set_cookies; /* rows to add to the response of the attempt that answers; emptied before each pick */
-    int ctx;                    /* the script's own: 0 is "no ctx table yet" */
+    struct headers
+        set_cookies; /* rows to add to the response of the attempt that answers; emptied before each pick */
+    int ctx;         /* the script's own: 0 is "no ctx table yet" */
     uint64_t ctx_generation;
 };
 
 enum script_verdict { SCRIPT_PICKED, SCRIPT_NONE, SCRIPT_QUEUE };
 
-/* Runs the service's strategy over the endpoints that may be picked now: not tried, not full, and of the best tier there is (healthy
- * and suspect; else unproven; else ejected; unhealthy, draining, maintenance never, but through request:bound).
- * SCRIPT_PICKED: *slot, which another worker may have filled meanwhile: then the caller picks again. SCRIPT_NONE: *reason
- * (NO_ENDPOINTS, ALL_UNHEALTHY, ALL_FULL: room must come first, …). SCRIPT_QUEUE: the request is to wait, for *slot (a full
- * one was answered: by request:bound, or out of a table of the script's own) or, where that is SLOT_NONE, for what only the script knows (gateway.QUEUE). An error, a wrong return value or a
- * quarantined script is answered by the C fallback, random by weight among the eligible: never a failure. The caller
- * counts the request with slot_begin. Hot: no garbage of ours. */
-MUST_CHECK enum script_verdict script_pick(struct script *script, struct script_request *request, uint32_t *slot, enum reason *reason);
+/* Runs the service's strategy over the endpoints that may be picked now: not tried, not full, and of the best
+ * tier there is (healthy and suspect; else unproven; else ejected; unhealthy, draining, maintenance never,
+ * but through request:bound). SCRIPT_PICKED: *slot, which another worker may have filled meanwhile: then the
+ * caller picks again. SCRIPT_NONE: *reason (NO_ENDPOINTS, ALL_UNHEALTHY, ALL_FULL: room must come first, …).
+ * SCRIPT_QUEUE: the request is to wait, for *slot (a full one was answered: by request:bound, or out of a
+ * table of the script's own) or, where that is SLOT_NONE, for what only the script knows (gateway.QUEUE). An
+ * error, a wrong return value or a quarantined script is answered by the C fallback, random by weight among
+ * the eligible: never a failure. The caller counts the request with slot_begin. Hot: no garbage of ours. */
+MUST_CHECK
+enum script_verdict script_pick(
+    struct script *script, struct script_request *request, uint32_t *slot, enum reason *reason);
 
 struct script_result {
-    int status;            /* of the endpoint's answer, 0 where there was none */
-    enum reason failure;   /* REASON_NONE where it answered */
-    uint32_t latency_us;   /* pick to response head */
+    int status;                    /* of the endpoint's answer, 0 where there was none */
+    enum reason failure;           /* REASON_NONE where it answered */
+    uint32_t latency_us;           /* pick to response head */
     const struct headers *headers; /* of the answer, NULL where there was none */
 };
 /* Tells the strategy (on_result, where it has one) how an attempt ended. */
-void script_result(struct script *script, struct script_request *request, uint32_t slot, const struct script_result *result);
+void script_result(
+    struct script *script, struct script_request *request, uint32_t slot, const struct script_result *result);
 
 /* The request is over: its ctx table is let go. Safe on one that never had any. */
 void script_request_done(struct script *script, struct script_request *request);
@@ -77,41 +85,50 @@ void script_refresh(struct script *script);
 /* Strategy name of a service as metrics label it. */
 const char *script_strategy_name(const struct script *script, uint32_t service);
 
-/* ---- health policies (control) ------------------------------------------------------------------------------------- */
+/* ---- health policies (control)
+ * ------------------------------------------------------------------------------------- */
 enum probe_kind { PROBE_NONE, PROBE_TCP, PROBE_HTTP };
 enum { PROBE_STATUSES = 8 };
 
 struct script_probe { /* what probe() answered; text lives until the next call into the script */
     enum probe_kind kind;
     const char *method, *path, *host_header;
-    uint16_t port;           /* 0: the endpoint's own */
+    uint16_t port; /* 0: the endpoint's own */
     uint64_t timeout_us;
-    struct { int from, to; } statuses[PROBE_STATUSES]; /* expected; judge() decides, this is what the policy declared */
+    struct {
+        int from, to;
+    } statuses[PROBE_STATUSES]; /* expected; judge() decides, this is what the policy declared */
     unsigned status_count;
     const char *body_contains; /* NULL: not asked */
 };
 
 struct script_probe_result {
-    bool ok;              /* connected (tcp), a whole response head came (http) */
+    bool ok; /* connected (tcp), a whole response head came (http) */
     int status;
     uint32_t latency_us;
-    enum reason failure;  /* CONNECT_REFUSED, CONNECT_TIMEOUT, RESPONSE_TIMEOUT, BAD_RESPONSE, RESET_BEFORE_HEADERS */
-    struct slice body;    /* first 4 KiB */
+    enum reason
+        failure; /* CONNECT_REFUSED, CONNECT_TIMEOUT, RESPONSE_TIMEOUT, BAD_RESPONSE, RESET_BEFORE_HEADERS */
+    struct slice body; /* first 4 KiB */
 };
 
-struct script_history { /* of one endpoint, kept by control */
-    uint32_t rise, fall;  /* successes and failures in a row, this result not yet counted */
-    uint32_t state;       /* enum slot_state */
+struct script_history {  /* of one endpoint, kept by control */
+    uint32_t rise, fall; /* successes and failures in a row, this result not yet counted */
+    uint32_t state;      /* enum slot_state */
     uint64_t since_us;
 };
 
 enum script_judgement { JUDGE_UNCHANGED, JUDGE_HEALTHY, JUDGE_UNHEALTHY };
 
 /* False: the policy failed (logged, counted); the caller then leaves the endpoint as it is. */
-MUST_CHECK bool script_policy_probe(struct script *script, uint32_t service, uint32_t slot, struct script_probe *probe);
-MUST_CHECK bool script_policy_judge(struct script *script, uint32_t service, uint32_t slot, const struct script_probe_result *result, const struct script_history *history, enum script_judgement *judgement, char reason[128]);
+MUST_CHECK
+bool script_policy_probe(struct script *script, uint32_t service, uint32_t slot, struct script_probe *probe);
+MUST_CHECK
+bool script_policy_judge(struct script *script, uint32_t service, uint32_t slot,
+    const struct script_probe_result *result, const struct script_history *history,
+    enum script_judgement *judgement, char reason[128]);
 
-/* ---- for admin and tests -------------------------------------------------------------------------------------------- */
+/* ---- for admin and tests
+ * -------------------------------------------------------------------------------------------- */
 struct script_status {
     const char *plugin, *service;
     uint64_t errors;

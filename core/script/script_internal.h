@@ -3,8 +3,8 @@
 #define FLUXGATE_SCRIPT_SCRIPT_INTERNAL_H
 #include <lua.h>
 #include <lauxlib.h>
-#include <mimalloc.h>
 
+#include "core/script/heap.h"
 #include "core/script/script.h"
 #include "core/script/view.h"
 
@@ -68,7 +68,7 @@ struct service {
     uint32_t tier_start[TIER_COUNT + 1];
     enum tier tier; /* the best that has anybody */
     uint32_t bindable;
-    uint32_t limit; /* active requests an endpoint, over all workers; 0: none */
+    uint32_t limit;         /* active requests an endpoint, over all workers; 0: none */
     uint32_t scratch_count; /* rows of the scratch table in use */
     uint64_t signature;
     bool is_stale; /* the arrays could not be rebuilt: try again at the next refresh */
@@ -77,7 +77,7 @@ struct service {
 struct script {
     struct script_env env;
     lua_State *L;
-    mi_heap_t *heap;
+    struct heap *heap;
     size_t used_bytes, gc_next_bytes, memory_cap_bytes;
     uint64_t load_deadline_us; /* CPU time; 0 before the first load call */
     uint64_t serial;           /* of this state, for ctx_generation */

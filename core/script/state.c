@@ -30,14 +30,14 @@ state_alloc(void *context, void *block, size_t old_bytes, size_t new_bytes)
 {
     struct script *script = context;
     if (new_bytes == 0) {
-        mi_free(block);
+        heap_give(script->heap, block);
         script->used_bytes -= block == NULL ? 0 : old_bytes;
         return NULL;
     }
     if (block == NULL) old_bytes = 0; /* Lua 5.1 passes 0; ours to rely on nothing */
     if (new_bytes > old_bytes && script->used_bytes + (new_bytes - old_bytes) > script->memory_cap_bytes)
         return NULL;
-    void *moved = mi_heap_realloc(script->heap, block, new_bytes);
+    void *moved = heap_realloc(script->heap, block, new_bytes);
     if (moved == NULL) return NULL;
     script->used_bytes += new_bytes - old_bytes;
     return moved;
@@ -83,7 +83,7 @@ static void
 on_load_hook(lua_State *L, lua_Debug *where)
 {
     (void)where;
-    if (cpu_now_us() < load_deadline_us) return;
+    if (cpu_now_us() < load_deadline_us || clock_patience() == 0) return;
     lua_sethook(L, on_load_hook, LUA_MASKCOUNT, 1);
     state_raise_overrun(L, "ran too long: loading may take 2 s of CPU time");
 }
@@ -92,7 +92,8 @@ int
 state_load_call(struct script *script, int arguments, int results)
 {
     lua_State *L = script->L;
-    if (script->load_deadline_us == 0) script->load_deadline_us = cpu_now_us() + SCRIPT_LOAD_BUDGET_US;
+    if (script->load_deadline_us == 0)
+        script->load_deadline_us = cpu_now_us() + SCRIPT_LOAD_BUDGET_US * clock_patience();
     load_deadline_us = script->load_deadline_us;
     state_forget_overrun();
     script->memory_cap_bytes = SCRIPT_MEMORY_MAX;
@@ -245,7 +246,7 @@ lua_State *
 state_new(struct script *script)
 {
     script->memory_cap_bytes = SCRIPT_MEMORY_MAX + SCRIPT_MEMORY_SPARE;
-    script->heap = mi_heap_new();
+    script->heap = heap_new();
     if (script->heap == NULL) return NULL;
     lua_State *L = lua_newstate(state_alloc, script);
     if (L == NULL) return NULL;

@@ -235,7 +235,8 @@ struct endpoint {
     uint64_t version, text_hash, address_hash;
     struct link idle; /* upstreams, the youngest first */
     unsigned idle_count;
-    unsigned idle_low; /* the lowest idle_count since the last sweep: what nobody needed */
+    uint64_t hasty_until_us; /* it ends connections before anybody would call them idle */
+    unsigned idle_low;       /* the lowest idle_count since the last sweep: what nobody needed */
     socklen_t address_len;
     struct sockaddr_storage address;
     uint32_t id_len, prefix_len, host_len;
@@ -585,6 +586,8 @@ MUST_CHECK
 struct upstream *upstream_connect(struct proxy *proxy, const struct endpoint *endpoint);
 /* Back to the pool, or closed where it is full or the endpoint changed; *upstream becomes NULL. */
 void upstream_give(struct upstream **upstream, uint64_t idle_us);
+/* The endpoint ended it, idle or just taken from the pool. */
+void upstream_note_end(const struct upstream *upstream);
 void upstream_close(struct upstream *upstream);
 /* Nothing to read, not even an end. */
 bool upstream_is_quiet(const struct upstream *upstream);

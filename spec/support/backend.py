@@ -7,6 +7,7 @@ answers one. What a rule may hold stands at Rule below; spec/support/backend.lua
 import asyncio
 import hashlib
 import json
+import random
 import socket
 import struct
 import sys
@@ -40,6 +41,7 @@ class Backend:
         self.health = options.get("health", 200)
         self.accept = options.get("accept")
         self.keepalive = options.get("keepalive", 0)
+        self.hasty = options.get("hasty")  # [s, s]: a connection between two requests is closed after some time from there
         self.connections, self.requests, self.live = [], [], {}
         self.held = asyncio.Event()
         self.active = self.peak = self.health_checks = 0
@@ -214,6 +216,20 @@ class Connection:
         finally:
             request["body"], request["body_sha256"] = kept.decode("latin-1"), digest.hexdigest()
 
+    def close_hastily(self):
+        if not self.busy and not self.buffer:
+            self.end(random.random() < 0.5, "closed hastily")
+
+    async def next_head(self):
+        """The next request, if it comes before we lose patience; bytes in the kernel by then are lost with a RST."""
+        if not self.backend.hasty or not self.record["requests"]:
+            return await self.read_head()
+        timer = asyncio.get_running_loop().call_later(random.uniform(*self.backend.hasty), self.close_hastily)
+        try:
+            return await self.read_head()
+        finally:
+            timer.cancel()
+
     async def run(self):
         backend = self.backend
         if backend.accept == "close" or backend.accept == "reset":
@@ -223,7 +239,7 @@ class Connection:
                 pass
             return None
         while True:
-            request = await self.read_head()
+            request = await self.next_head()
             if request is None:
                 self.record["ended"] = self.record["ended"] or "closed by peer"
                 return None

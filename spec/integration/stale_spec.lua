@@ -1,0 +1,31 @@
+-- A pooled connection that its backend closes in the moment a request sets out on it.
+local support = require "spec.support"
+
+local config = [[
+listeners: [ { address: "127.0.0.1:0" } ]
+admin: { address: "127.0.0.1:0" }
+workers: 2
+routes: [ { match: { path_prefix: / }, service: web } ]
+services: { web: { endpoints: [ "%s" ] } }
+]]
+
+describe("a backend that closes idle connections when it likes", function()
+    after_each(support.finish)
+
+    it("costs no client a request", function()
+        local backend = support.backend { id = "a", hasty = { 0.001, 0.02 } }
+        local gateway = support.gateway { config = config:format(backend.address) }
+        local get = support.load_start { url = gateway:url("/"), duration = 20, concurrency = 8 }
+        local post = support.load_start {
+            url = gateway:url("/"), duration = 20, concurrency = 8, method = "POST", body_bytes = 100,
+        }
+        for _, load in ipairs { get, post } do
+            local result = load:result()
+            assert.same({}, result.bad)
+            assert.same({}, result.failed)
+            assert.is_true(result.requests > 500, result.requests .. " requests")
+        end
+        assert.is_true(gateway:metric("fluxgate_upstream_reused_total") > 500)
+        gateway:expect_idle()
+    end)
+end)

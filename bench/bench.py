@@ -117,7 +117,9 @@ def load(o, peer, scenario):
     after, wall = measure.cpu(pids), time.monotonic() - started
     line = next((l for l in done.stdout.splitlines() if l.startswith("BENCH ")), None)
     if line is None:
-        raise RuntimeError(f"wrk failed: {done.stdout}{done.stderr}")
+        state = peer.process.poll()
+        ended = "runs" if state is None else f"ended with {state}"
+        raise RuntimeError(f"wrk: {done.stdout}{done.stderr.strip()}; {peer.kind} {ended}: {peers.tail(peer.dir)}")
     requests, duration, broken, late, status, p50, p99, _ = map(int, line.split()[1:])
     if requests == 0:
         raise RuntimeError(f"{peer.kind} answered nothing in {scenario}: {done.stdout}{peers.tail(peer.dir)}")

@@ -207,6 +207,7 @@ main(int argc, char **argv)
     }
     for (int i = 2; i < argc; i++)
         backends[backend_count++] = loopback(argv[i]);
+    if (signal(SIGPIPE, SIG_IGN) == SIG_ERR) fail("signal");
     struct sockaddr_in here = loopback(argv[1]);
     struct side listener = {.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)};
     int on = 1;

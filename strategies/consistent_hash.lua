@@ -10,6 +10,7 @@ local floor, log, max, min = math.floor, math.log, math.max, math.min
 local mix, seeds, walk = hashing.mix, hashing.seeds, hashing.walk
 
 local POINTS_MAX = 65536  -- on the ring of a service, where that leaves each endpoint one
+local ARCS_MAX = 262144   -- 2 MiB for each worker and service
 local LOADS_A_PICK = 64   -- active counts that one pick brings up to date
 local RETRY_STEPS = 256   -- owners along the ring that a retry looks at
 
@@ -51,7 +52,7 @@ end
 -- The ring is cut into arcs. The lowest point in an arc owns it; an arc without one goes to the next point.
 local function owners_of_arcs(backends, each)
     local arcs, lowest, owners, owner, at = 32768, {}, {}, 0, 1
-    while arcs < #backends * 64 do arcs = arcs * 2 end
+    while arcs < min(#backends * 64, ARCS_MAX) do arcs = arcs * 2 end
     for i = 1, arcs do owners[i], lowest[i] = 0, 4294967296 end
     for i = 1, #backends do
         local a, b = seeds(backends[i].id)
@@ -70,12 +71,11 @@ end
 
 function ConsistentHash:on_change(backends)
     local count, total, ring, owners = #backends, 0, {}, {}
-    self.ring, self.owners, self.prepared = ring, owners, backends
-    self.loads, self.load, self.next_load = {}, 0, 1
+    self.ring, self.owners, self.prepared, self.loads = ring, owners, backends, {}
+    self.load, self.next_load = 0, 1
     for i = 1, count do self.loads[i], total = 0, total + backends[i].effective_weight end
     self.weight = total
-    if count == 0 then return end
-    for arc, owner in ipairs(owners_of_arcs(backends, density(self, count, total))) do
+    for arc, owner in ipairs(count > 0 and owners_of_arcs(backends, density(self, count, total)) or {}) do
         if owner ~= owners[#owners] then owners[#owners + 1] = owner end
         ring[arc] = #owners
     end

@@ -192,9 +192,7 @@ pick_and_count(struct stream *stream, struct grant *grant)
     for (int race = 0; race < RACES_MAX; race++) {
         struct script *script = stream_picker(stream)->script;
         switch (script_pick(script, &stream->request, &grant->slot, &grant->reason)) {
-        case SCRIPT_NONE:
-            grant->slot = SLOT_NONE;
-            return grant->reason == REASON_ALL_FULL ? TRY_FULL : TRY_NONE;
+        case SCRIPT_NONE: return grant->reason == REASON_ALL_FULL ? TRY_FULL : TRY_NONE;
         case SCRIPT_QUEUE:
             if (grant->slot == SLOT_NONE) proxy->polls = true;
             return TRY_FULL;
@@ -350,6 +348,20 @@ wait_in_line(struct stream *stream, uint32_t bound)
     arm_poll(proxy);
 }
 
+/* Others wait already. Who insists on an endpoint is to enter as such, and not to learn it as the first. */
+static enum tried
+look(struct stream *stream, struct grant *grant)
+{
+    if (limits_of(stream)->active_per_endpoint == 0) return TRY_FULL;
+    struct script *script = stream_picker(stream)->script;
+    switch (script_pick(script, &stream->request, &grant->slot, &grant->reason)) {
+    case SCRIPT_NONE: return grant->reason == REASON_ALL_FULL ? TRY_FULL : TRY_NONE;
+    case SCRIPT_PICKED: grant->slot = SLOT_NONE; break;
+    case SCRIPT_QUEUE: break;
+    }
+    return TRY_FULL;
+}
+
 void
 queueing_begin(struct stream *stream)
 {
@@ -364,14 +376,12 @@ queueing_begin(struct stream *stream)
         reply_reason(stream, REASON_SHED, 0, "there is no room for the limits of another service");
         return;
     }
-    if (queue_depth(stream->line->queue) == 0) { /* nobody to pass */
-        switch (try_now(stream, &grant)) {
-        case TRY_TAKEN: attempt_run(stream, grant.slot); return;
-        case TRY_NONE: give_up(stream, grant.reason); return;
-        case TRY_FULL: break;
-        }
+    bool is_next = queue_depth(stream->line->queue) == 0;
+    switch (is_next ? try_now(stream, &grant) : look(stream, &grant)) {
+    case TRY_TAKEN: attempt_run(stream, grant.slot); return;
+    case TRY_NONE: give_up(stream, grant.reason); return;
+    case TRY_FULL: wait_in_line(stream, grant.slot); return;
     }
-    wait_in_line(stream, grant.slot);
 }
 
 void
@@ -422,8 +432,8 @@ reconsider(struct stream *stream)
     }
     if (stream->bound == SLOT_NONE) return;
     struct script *script = stream_picker(stream)->script;
-    enum script_verdict verdict = script_pick(script, &stream->request, &grant.slot, &grant.reason);
-    if (verdict == SCRIPT_NONE || grant.slot != stream->bound) change_place(stream, SLOT_NONE);
+    (void)!script_pick(script, &stream->request, &grant.slot, &grant.reason);
+    if (grant.slot != stream->bound) change_place(stream, SLOT_NONE);
 }
 
 /* Who changes places comes back behind the last one. */

@@ -200,6 +200,31 @@ lets_a_retry_go_first(void **state)
 }
 
 static void
+a_retry_with_one_endpoint_left_is_in_nobodys_way(void **state)
+{
+    struct rig *rig = rig_new(ONE_EACH, 2);
+    (void)state;
+    fake_limit = 1;
+    struct heard *a = ask(rig, "/a", ""), *first = rig_backend(rig, 0);
+    struct heard *b = ask(rig, "/b", ""), *second = rig_backend(rig, 1);
+    expect_next(rig, first, "GET /a ");
+    expect_next(rig, second, "GET /b ");
+    rig_hang_up(first);
+    WAITING(rig, 1);
+    struct heard *c = ask(rig, "/c", "");
+    first = rig_backend(rig, 0);
+    expect_next(rig, first, "GET /c ");
+    answer(rig, first, c);
+    assert_int_equal(queue_depth(line(rig)), 1);
+    answer(rig, second, b);
+    expect_next(rig, second, "GET /a ");
+    answer(rig, second, a);
+    rig_hang_up(first);
+    rig_hang_up(second);
+    rig_free(rig);
+}
+
+static void
 a_session_waits_for_its_own_endpoint_in_nobodys_way(void **state)
 {
     struct rig *rig = rig_new(LIMITED("active_per_endpoint: 1, queue: 1"), 2);
@@ -447,6 +472,7 @@ main(void)
         cmocka_unit_test(ends_the_wait_at_its_timeout),
         cmocka_unit_test(gives_up_the_place_of_a_client_that_left),
         cmocka_unit_test(lets_a_retry_go_first),
+        cmocka_unit_test(a_retry_with_one_endpoint_left_is_in_nobodys_way),
         cmocka_unit_test(a_session_waits_for_its_own_endpoint_in_nobodys_way),
         cmocka_unit_test(an_endpoints_death_strands_nobody),
         cmocka_unit_test(a_reload_that_raises_or_drops_the_limit_serves_who_waits),

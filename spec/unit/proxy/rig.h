@@ -72,7 +72,7 @@ script_pick(struct script *script, struct script_request *request, uint32_t *slo
 {
     struct shm *shm = (struct shm *)script;
     struct slot cold;
-    bool some_full = false;
+    uint32_t full_count = 0, full_slot = SLOT_NONE;
     fake_picks++;
     *slot = fake_holds ? SLOT_NONE : fake_bound(shm, request);
     *reason = REASON_ALL_FULL;
@@ -84,7 +84,7 @@ script_pick(struct script *script, struct script_request *request, uint32_t *slo
             tried |= request->tried[t] == i;
         if (tried) continue;
         if (fake_is_full(shm, i)) {
-            some_full = true;
+            full_slot = full_count++ == 0 ? i : SLOT_NONE;
             continue;
         }
         *slot = i;
@@ -93,7 +93,8 @@ script_pick(struct script *script, struct script_request *request, uint32_t *slo
                 SLICE_LIT("Set-Cookie"), slice_of(fake_cookie));
         return SCRIPT_PICKED;
     }
-    *reason = some_full ? REASON_ALL_FULL : REASON_NO_ENDPOINTS;
+    if (request->tried_count > 0) *slot = full_slot;
+    *reason = full_count > 0 ? REASON_ALL_FULL : REASON_NO_ENDPOINTS;
     return SCRIPT_NONE;
 }
 

@@ -401,6 +401,12 @@ does_not_see_what_is_full(void **state)
     slot_begin(f.shm, 0, b);
     assert_int_equal(slot_of_verdict(&f, SCRIPT_NONE, &reason), SLOT_NONE);
     assert_int_equal(reason, REASON_ALL_FULL);
+    uint32_t slot;
+    struct script_request *retry = fixture_request(&f, 0);
+    retry->tried[retry->tried_count++] = a;
+    assert_int_equal(script_pick(f.script, retry, &slot, &reason), SCRIPT_NONE);
+    assert_int_equal(reason, REASON_ALL_FULL);
+    assert_int_equal(slot, b); /* what alone it can wait for */
     slot_end(f.shm, 5, a);
     assert_int_equal(fixture_pick(&f, 0), a);
     assert_int_equal(errors_of(&f, "a"), 0);

@@ -185,11 +185,23 @@ struct config_limits {
     struct config_queue_limits queue; /* what services start from */
 };
 
+/* What `$name` may name in log.access_format. */
+#define CONFIG_LOG_FIELDS(X)                                                                                           \
+    X(time) X(client) X(method) X(host) X(path) X(query) X(protocol) X(status) X(reason) X(bytes_in) X(bytes_out)      \
+    X(duration_us) X(duration_ms) X(route) X(service) X(endpoint) X(attempts) X(request_id) X(user_agent) X(referer)
+#define X(name) LOG_FIELD_##name,
+enum config_log_field { CONFIG_LOG_FIELDS(X) LOG_FIELD_COUNT };
+#undef X
+extern const char *const config_log_fields[LOG_FIELD_COUNT + 1]; /* by number; NULL-terminated */
+/* The field that stands at the begin of `text` ("$status ..."), and how long it is with its `$`; LOG_FIELD_COUNT: none. */
+enum config_log_field config_log_field_at(const char *text, size_t *len);
+
 struct config_log {
     enum log_level level;
     enum log_format format;
     const char *access;        /* file, "-" standard output, NULL none */
-    const char *access_format; /* "json" or "logfmt" */
+    const char *access_format;  /* "json" or "logfmt" */
+    const char *access_pattern; /* a line with $names, each known; NULL: access_format's */
 };
 
 struct config_drain {

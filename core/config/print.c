@@ -375,7 +375,8 @@ print_log(struct print *print)
     const struct config_log *log = &print->config->log;
     strbuf_add_text(&print->out, "log:\n");
     row_scalars(print, "  ", &log_block, log);
-    strbuf_printf(&print->out, "  access_format: %s\n", log->access_format);
+    row_text(
+        print, "  ", "access_format", log->access_pattern != NULL ? log->access_pattern : log->access_format);
     if (log->access != NULL)
         row_text(
             print, "  ", "access", strcmp(log->access, "-") == 0 ? "-" : path_written(print, log->access));

@@ -74,11 +74,49 @@ take_access(struct load *load, const struct node *node, void *target)
     log->access = strcmp(path, "-") == 0 ? path : path_resolve(load, path);
 }
 
+#define X(name) #name,
+const char *const config_log_fields[LOG_FIELD_COUNT + 1] = {CONFIG_LOG_FIELDS(X) NULL};
+#undef X
+
+enum config_log_field
+config_log_field_at(const char *text, size_t *len)
+{
+    size_t n = 0;
+    while (text[1 + n] == '_' || (text[1 + n] >= 'a' && text[1 + n] <= 'z'))
+        n++;
+    *len = n + 1;
+    for (unsigned i = 0; i < LOG_FIELD_COUNT; i++) {
+        if (strlen(config_log_fields[i]) == n && memcmp(config_log_fields[i], text + 1, n) == 0)
+            return (enum config_log_field)i;
+    }
+    return LOG_FIELD_COUNT;
+}
+
+static void
+take_pattern(struct load *load, const struct node *node, struct config_log *log, const char *pattern)
+{
+    size_t len;
+    for (const char *at = strchr(pattern, '$'); at != NULL; at = strchr(at + 1, '$')) {
+        if (config_log_field_at(at, &len) != LOG_FIELD_COUNT) continue;
+        struct slice name = {at + 1, len - 1};
+        refuse(load, node->place, text_nearest(name, config_log_fields),
+            "access_format: there is no $%.*s to log", (int)name.len, name.at);
+        return;
+    }
+    log->access_pattern = pattern;
+}
+
 static void
 take_access_format(struct load *load, const struct node *node, void *target)
 {
     struct config_log *log = target;
     int word;
+    if (node->kind == NODE_SCALAR && strchr(node->text, '$') != NULL) {
+        const char *pattern;
+        if (value_text(load, node, "logfmt, json or a line with $names", &pattern))
+            take_pattern(load, node, log, pattern);
+        return;
+    }
     if (value_word(load, node, format_words, &word)) log->access_format = format_words[word];
 }
 

@@ -125,6 +125,12 @@ accesslog_write(struct stream *stream, uint64_t duration_us)
         atomic_fetch_add_explicit(&proxy->totals->access_log_dropped, 1, memory_order_relaxed);
         return;
     }
+    if (UNLIKELY(log->access_pattern != NULL)) {
+        char *end = logline_write(stream, log->access_pattern, duration_us, start, start + LINE_MAX - 1);
+        *end = '\n';
+        ring_commit(proxy->ring, RING_ACCESS, (size_t)(end + 1 - start));
+        return;
+    }
     struct line line = {
         start, start + LINE_MAX - 2, log->access_format != NULL && strcmp(log->access_format, "json") == 0};
     const struct endpoint *endpoint = stream->last_slot == SLOT_NONE

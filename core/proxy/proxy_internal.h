@@ -625,6 +625,9 @@ bool budget_take_retry(struct shm *shm, unsigned worker, uint32_t percent, uint6
 
 /* accesslog.c */
 void accesslog_write(struct stream *stream, uint64_t duration_us);
+/* logline.c: log.access_format as a line with $names; returns where it ends, at most `end`. */
+char *logline_write(
+    const struct stream *stream, const char *pattern, uint64_t duration_us, char *out, const char *end);
 
 /* tunnel.c */
 void tunnel_open(struct stream *stream);

@@ -115,17 +115,29 @@ write_head(struct stream *stream, struct slice *written)
     return written->len > 0;
 }
 
+static bool
+keep(struct stream *stream, struct slice *text)
+{
+    const char *copy = text->len == 0 ? text->at : arena_strdup(&stream->arena, *text);
+    if (copy == NULL && text->len > 0) return false;
+    text->at = copy;
+    return true;
+}
+
 /* tunnel_pump gives the head's buffer back, but the log line at the end still names the request. */
 static bool
 keep_request(struct stream *stream)
 {
     struct slice *kept[] = {&stream->parser.head.method_text, &stream->parser.head.target, &stream->path,
-        &stream->host, &stream->request_id, &stream->request.client_ip};
+        &stream->query, &stream->host, &stream->request_id, &stream->request.client_ip};
+    struct headers *headers = &stream->parser.head.headers;
     for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) {
-        if (kept[i]->len == 0) continue;
-        const char *copy = arena_strdup(&stream->arena, *kept[i]);
-        if (copy == NULL) return false;
-        kept[i]->at = copy;
+        if (!keep(stream, kept[i])) return false;
+    }
+    for (uint32_t i = 0; i < headers->count; i++) {
+        struct header *row = &headers->rows[i];
+        bool is_logged = row->id == HEADER_USER_AGENT || row->id == HEADER_REFERER;
+        if (is_logged && !keep(stream, &row->value)) return false;
     }
     return true;
 }

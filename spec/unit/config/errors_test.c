@@ -326,6 +326,7 @@ refuses_by_name_what_is_not_there_yet(void **state)
         {"services: {a: {panic: 1}}", "'panic' of a service is not supported yet"},
         {"services: {a: {protocol: h2}}", "'protocol' of a service is not supported yet"},
         {"listeners: [{tls: {}}]", "'tls' of a listener is not supported yet"},
+        {"log: {access_format: $staus}", "there is no $staus to log; did you mean 'status'?"},
         {"listeners: [{mode: tcp}]", "'mode' of a listener is not supported yet"},
         {"listeners: [{proxy_protocol: true}]", "'proxy_protocol' of a listener is not supported yet"},
         {"registry: {token: x}", "'token' of registry is not supported yet"},

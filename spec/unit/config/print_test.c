@@ -80,6 +80,7 @@ prints_every_kind_of_route_and_service(void **state)
         "trusted_proxies: [1.2.3.4, \"::/0\"]\n"
         "limits: {body_bytes: 5g, pool_per_endpoint: 0}\n"
         "log: {access: \"-\", access_format: json}\n");
+    assert_prints_itself(LISTENERS ROUTES WEB "log: {access_format: '$client \"$path\" $status'}\n");
 }
 
 static void

@@ -67,6 +67,45 @@ the_log_of_a_tunnel_names_its_request(void **state)
 }
 
 static void
+a_log_line_of_ones_own_holds_what_it_names(void **state)
+{
+    struct rig *rig =
+        rig_new("listeners: [ { address: 127.0.0.1:0 } ]\nworkers: 1\n"
+                "routes:\n  - match: { path_prefix: / }\n    service: web\n"
+                "services: { web: { endpoints: [ \"127.0.0.1:1\" ] } }\n"
+                "log: { access: \"-\", access_format: '<$method $path?$query $protocol> $status "
+                "$reason $user_agent $referer $service cost 5 %' }\n",
+            1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client,
+        "GET /ws?a=1 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "User-Agent: \"x\\\r\n\r\n");
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    rig_say(rig, backend, SWITCH);
+    rig_expect(rig, client, "\r\n\r\n");
+    for (int i = 0; i < 4; i++) {
+        rig_say(rig, client, "secret secret secret secret secret secret secret secret secret secret secret");
+        rig_expect(rig, backend, "secret secret");
+        rig_forget(backend);
+    }
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    rig_expect_log(rig, "<GET /ws?a=1 HTTP/1.1> 101 - \\x22x\\x5c - web cost 5 %\n");
+    client = rig_client(rig);
+    rig_say(rig, client, "GET /gone HTTP/1.1\r\nHost: a\r\n\r\n");
+    backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    struct linger now = {1, 0};
+    assert_int_equal(setsockopt(client->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now), 0);
+    rig_hang_up(client);
+    rig_expect_log(rig, "<GET /gone?- HTTP/1.1> 499 client_gone - - web cost 5 %\n");
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
+static void
 only_an_offered_protocol_is_switched_to(void **state)
 {
     static const char *const answers[] = {
@@ -227,6 +266,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_tunnel_opens_with_the_backends_101_and_half_closes),
         cmocka_unit_test(the_log_of_a_tunnel_names_its_request),
+        cmocka_unit_test(a_log_line_of_ones_own_holds_what_it_names),
         cmocka_unit_test(only_an_offered_protocol_is_switched_to),
         cmocka_unit_test(a_refused_upgrade_is_an_ordinary_answer),
         cmocka_unit_test(h2c_never_travels),

@@ -159,7 +159,10 @@ call_register(struct flux_client *client, struct caller *caller, char detail[DET
         richer.port = client->port;
         richer.url = client->url;
         richer.health_path = client->health_path;
-        richer.weight = client->weight;
+        if (client->weight != 0) {
+            richer.weight_given_case = SERVICEREGISTRY__V2__INSTANCE__WEIGHT_GIVEN_WEIGHT;
+            richer.weight = client->weight;
+        }
         richer.zone = or_empty(client->zone);
         richer.version = or_empty(client->version);
         richer.metadata = or_empty(client->metadata_json);

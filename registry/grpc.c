@@ -227,7 +227,8 @@ on_register_v2(struct ask *ask)
         .port = (uint32_t)from->port,
         .url = slice_of(from->url),
         .health_path = slice_of(from->health_path),
-        .weight = from->weight == 0 ? 1 : from->weight,
+        .weight =
+            from->weight_given_case == SERVICEREGISTRY__V2__INSTANCE__WEIGHT_GIVEN_WEIGHT ? from->weight : 1,
         .zone = slice_of(from->zone),
         .version = slice_of(from->version),
         .metadata = metadata,
@@ -243,6 +244,7 @@ on_register_v2(struct ask *ask)
     instance.url = (char *)kept->spec.url.at;
     instance.metadata = (char *)kept->spec.metadata.at;
     instance.port = (int32_t)kept->spec.port;
+    instance.weight_given_case = SERVICEREGISTRY__V2__INSTANCE__WEIGHT_GIVEN_WEIGHT;
     instance.weight = kept->spec.weight;
     instance.maintenance = kept->spec.maintenance;
     instance.lapsed = 0;

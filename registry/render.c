@@ -138,7 +138,8 @@ add_proto_instance(
     add_bytes(out, 5, spec->url);
     add_bytes(out, 6, spec->health_path);
     if (!v2) return;
-    add_number(out, 7, spec->weight);
+    add_varint(out, 7 << 3); /* always: 0 is not the default */
+    add_varint(out, spec->weight);
     add_bytes(out, 8, spec->zone);
     add_bytes(out, 9, spec->version);
     add_bytes(out, 10, spec->metadata);

@@ -174,7 +174,6 @@ instance_check(struct instances *all, struct known_instance *row)
     if (why != NULL) return why;
     if (view->metadata.len >= SLOT_META_BYTES) return "metadata is too long";
     if (view->weight > WEIGHT_MAX) return "weight is out of range";
-    if (view->weight == 0) view->weight = 1; /* proto/service_registry_v2.proto: 0 is read as 1 */
     if (view->health_path.len > 0 && view->health_path.at[0] != '/') {
         char *path = arena_printf(&all->arena, "/%.*s", (int)view->health_path.len, view->health_path.at);
         if (path == NULL) return "out of memory";
@@ -280,8 +279,7 @@ static const char *
 json_number(const json_t *object, const char *key, uint32_t max, uint32_t *out)
 {
     const json_t *value = json_object_get(object, key);
-    *out = 0;
-    if (value == NULL || json_is_null(value)) return NULL;
+    if (value == NULL || json_is_null(value)) return NULL; /* *out stays its default */
     if (!json_is_integer(value)) return "a number field is not an integer";
     json_int_t number = json_integer_value(value);
     if (number < 0 || number > (json_int_t)max) return "port or weight is out of range";
@@ -339,7 +337,7 @@ json_rows(const json_t *array, const char **why)
         return NULL;
     }
     for (size_t i = 0; i < count; i++) {
-        struct known_instance row = {0};
+        struct known_instance row = {.view.weight = 1}; /* where it is not given */
         const char *wrong = json_instance(all, json_array_get(array, i), &row);
         if (wrong != NULL) {
             instances_refuse(all, row.view.id, wrong);
@@ -422,7 +420,7 @@ keep_string(struct instances *all, const char *text, struct slice *out)
 static void
 healthy_add(struct instances *all, struct id_set *ids, const Serviceregistry__GrpcServiceInstance *from)
 {
-    struct known_instance row = {0};
+    struct known_instance row = {.view.weight = 1};
     struct instance *view = &row.view;
     view->zone = view->version = view->metadata = (struct slice){"", 0};
     bool kept = keep_string(all, from->id, &view->id) &&
@@ -453,7 +451,8 @@ snapshot_add(struct instances *all, struct id_set *ids, const Serviceregistry__V
         return;
     }
     view->port = (uint32_t)from->port;
-    view->weight = from->weight;
+    bool weighs = from->weight_given_case == SERVICEREGISTRY__V2__INSTANCE__WEIGHT_GIVEN_WEIGHT;
+    view->weight = weighs ? from->weight : 1; /* proto/service_registry_v2.proto */
     view->lapsed = from->lapsed;
     view->maintenance = from->maintenance;
     view->draining = from->draining;

@@ -1,19 +1,34 @@
 #include "core/main/supervisor_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "core/base/log.h"
 #include "core/main/process.h"
 #include "core/net/listener.h"
 
+/* A unix socket's file goes with its last socket: nobody would answer behind it. */
+static void
+remove_file(const struct bound_socket *bound)
+{
+    struct sockaddr_un name;
+    socklen_t len = sizeof name;
+    if (bound->count == 0 || getsockname(bound->fds[0], (struct sockaddr *)&name, &len) == -1) return;
+    if (name.sun_family != AF_UNIX || name.sun_path[0] == '\0') return;
+    if (unlink(name.sun_path) == -1 && errno != ENOENT)
+        log_warn("a socket's file stays", F_STR("file", name.sun_path));
+}
+
 static void
 bound_close(struct bound_socket *bound)
 {
+    remove_file(bound);
     for (unsigned i = 0; i < bound->count; i++)
         close(bound->fds[i]);
     bound->count = 0;
@@ -51,6 +66,21 @@ is_taken(const struct config_address *address)
     return errno == EADDRINUSE;
 }
 
+/* A unix socket is one queue for all workers. */
+static bool
+duplicate(struct bound_socket *bound, unsigned count, const char *what, char why[512])
+{
+    while (bound->count < count) {
+        int fd = fcntl(bound->fds[0], F_DUPFD_CLOEXEC, 0);
+        if (fd == -1) {
+            snprintf(why, 512, "%s address %s: %s", what, bound->text, strerror(errno));
+            return false;
+        }
+        bound->fds[bound->count++] = fd;
+    }
+    return true;
+}
+
 /* Brings `bound` to `count` sockets on `address`; those it has stay. */
 static bool
 bound_open(struct bound_socket *bound, const struct config_address *address, const char *what, bool reuseport,
@@ -61,6 +91,7 @@ bound_open(struct bound_socket *bound, const struct config_address *address, con
     if (bound->count >= count)
         return true; /* surplus sockets of retired workers go when the reload settles */
     if (bound->count > 0 && target.port == 0) target.port = bound->port;
+    if (target.is_unix && bound->count > 0) return duplicate(bound, count, what, why);
     bool taken = reuseport && bound->count == 0 && is_taken(&target);
     if (taken) errno = EADDRINUSE;
     if (taken || !listener_open(&target, reuseport, count - bound->count, bound->fds + bound->count, &step)) {
@@ -234,6 +265,15 @@ sockets_close_listeners(struct supervisor *sv)
 {
     while (sv->listener_count > 0)
         drop_listener(sv, sv->listener_count - 1);
+}
+
+void
+sockets_close_all(struct supervisor *sv)
+{
+    sockets_close_listeners(sv);
+    bound_close(&sv->admin);
+    bound_close(&sv->registry_http);
+    bound_close(&sv->registry_grpc);
 }
 
 static void

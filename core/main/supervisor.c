@@ -282,7 +282,7 @@ supervisor_main(const char *config_path)
         }
         log_info("stopped");
     }
-    sockets_close_listeners(&sv);
+    sockets_close_all(&sv);
     if (sv.checker.pid != 0) kill(sv.checker.pid, SIGKILL);
     strbuf_fini(&sv.checker.said);
     if (sv.signals != -1) close(sv.signals);

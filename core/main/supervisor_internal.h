@@ -88,6 +88,7 @@ void sockets_abandon(struct supervisor *sv);
 void sockets_settle(struct supervisor *sv);
 void sockets_retire(struct supervisor *sv); /* takes the sockets of workers that leave out of the deal */
 void sockets_close_listeners(struct supervisor *sv);
+void sockets_close_all(struct supervisor *sv);
 void sockets_announce(const struct supervisor *sv);
 struct ipc_bound sockets_bound(const struct supervisor *sv);
 

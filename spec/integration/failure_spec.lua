@@ -160,6 +160,20 @@ registry: { embedded: true, listen: { http: "127.0.0.1:0", grpc: "127.0.0.1:0" }
         for _ = 1, 6 do assert.equal("b\n", (select(3, support.curl(gateway:url())))) end
     end)
 
+    it("an instance whose weight is set to 0 gets no new requests", function()
+        local gateway = support.gateway { config = discovering() }
+        register(gateway:registry_url(), list[1])
+        register(gateway:registry_url(), list[2])
+        support.wait_until("both serve", function() return gateway:metric("loadbalancer_backend_status") == 2 end)
+        local status = support.curl("-X", "PATCH", "-H", "Content-Type: application/json", "-d", '{"weight":0}',
+            gateway:registry_url("/api/v2/instances/a"))
+        assert.equal(200, status)
+        support.wait_until("a is out of rotation", function()
+            return gateway:metric("loadbalancer_backend_status", { backend_id = "a" }) == 0
+        end)
+        for _ = 1, 6 do assert.equal("b\n", (select(3, support.curl(gateway:url())))) end
+    end)
+
     it("a strategy that raises is served by the fallback and quarantined", function()
         local path = support.file("bad.lua", [[
 local Bad = { name = "bad", api = 1 }

@@ -152,6 +152,17 @@ describe("a reload", function()
         assert.equal(0, result.failure_count)
     end)
 
+    it("gives a unix listener to further workers, and its file goes when the gateway stops", function()
+        local path = support.dir() .. "/gateway.sock"
+        local yaml = (config(list):gsub("127%.0%.0%.1:0\" } %]\nadmin", "unix:" .. path .. "\" } ]\nadmin"))
+        local gateway = support.gateway { config = yaml }
+        assert.is_true((gateway:reload((yaml:gsub("workers: 2", "workers: 4")))))
+        for _ = 1, 8 do assert.equal(200, (support.curl("--unix-socket", path, "http://x/"))) end
+        assert.equal(0, gateway:stop())
+        assert.is_nil(io.open(path))
+        assert.is_nil((require("posix.sys.stat").lstat(path)))
+    end)
+
     it("answers `fluxgate reload` with the outcome", function()
         local gateway = support.gateway { config = config(list) }
         local admin = "127.0.0.1:" .. gateway:admin_port()

@@ -38,6 +38,7 @@ struct ipc_message {
     uint32_t number;
     uint32_t ok;
     struct ipc_bound bound;
+    uint32_t wake_count; /* a worker's first generation: so many wake descriptors come behind the bundle */
     uint64_t requests_us, tunnels_us;
     char hash[17];
     uint32_t text_len;

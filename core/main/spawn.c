@@ -188,6 +188,11 @@ process_send_generation(struct supervisor *sv, struct process *process, const st
     memcpy(message.text, sv->path, message.text_len);
     message.fds[0] = file->fd;
     message.fd_count = 1;
+    if (process->role == ROLE_WORKER && process->sent == 0) {
+        message.wake_count = SHM_WORKERS_MAX;
+        memcpy(message.fds + 1, sv->wake, sizeof sv->wake);
+        message.fd_count += SHM_WORKERS_MAX;
+    }
     add_sockets(sv, process, &message);
     if (!ipc_send(process->channel, &message)) {
         log_warn("a generation cannot be sent", F_STR("role", role_names[process->role]));

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -54,6 +55,16 @@ raise_descriptor_limit(const struct config *config)
     if (limit.rlim_cur < wish)
         log_warnx("few file descriptors for limits.connections", F_UINT("have", limit.rlim_cur),
             F_UINT("want", wish));
+}
+
+static bool
+open_wakes(struct supervisor *sv)
+{
+    for (unsigned i = 0; i < SHM_WORKERS_MAX; i++) {
+        sv->wake[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        if (sv->wake[i] == -1) return false;
+    }
+    return true;
 }
 
 static void
@@ -245,8 +256,8 @@ prepare(struct supervisor *sv)
         return EXIT_FAILED;
     }
     raise_descriptor_limit(config);
-    if (!prepare_signals(sv)) {
-        fprintf(stderr, "fluxgate: signals cannot be set up: %s\n", strerror(errno));
+    if (!open_wakes(sv) || !prepare_signals(sv)) {
+        fprintf(stderr, "fluxgate: signals and events cannot be set up: %s\n", strerror(errno));
         return EXIT_OS;
     }
     return EXIT_DONE;

@@ -73,7 +73,9 @@ struct supervisor {
     struct bound_socket listeners[LISTENERS_MAX], admin, registry_http, registry_grpc;
     size_t listener_count;
     struct process control, registry, workers[SHM_WORKERS_MAX];
-    int signals; /* signalfd */
+    int wake[SHM_WORKERS_MAX]; /* eventfds: a worker that made room wakes the one whose request waits for it
+                                */
+    int signals;               /* signalfd */
     bool announced_ready;
     uint64_t last_turn_us;
     int exit_code;

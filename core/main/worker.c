@@ -50,6 +50,7 @@ use_generation(struct worker *worker, struct ipc_message *message)
     struct bundle *bundle;
     struct config *config = generation_load(message, &bundle);
     if (config == NULL) goto fail;
+    if (message->fd_count < 1 + (size_t)message->wake_count) message->wake_count = 0; /* no message of ours */
     struct script_env env = {.role = SCRIPT_WORKER,
         .worker = worker->index,
         .config = config,
@@ -65,11 +66,13 @@ use_generation(struct worker *worker, struct ipc_message *message)
         bundle_free(bundle);
         goto fail;
     }
+    if (message->wake_count > 0) proxy_set_wake(worker->proxy, message->fds + 1, message->wake_count);
     if (!proxy_use(worker->proxy, message->number, bundle, config, script)) {
         strncpy(message->text, "out of memory while the routes were built", sizeof message->text - 1);
         goto fail;
     }
-    if (!proxy_listen(worker->proxy, message->fds + 1, message->fd_count - 1))
+    size_t before = 1 + message->wake_count;
+    if (!proxy_listen(worker->proxy, message->fds + before, message->fd_count - before))
         log_warnx("a listener could not be taken over");
     message->fd_count = 0; /* all taken */
     atomic_store(&shm_worker(worker->shm, worker->index)->generation, message->number);

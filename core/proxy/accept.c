@@ -82,6 +82,20 @@ accept_count(struct proxy *proxy, struct conn *conn)
     conn_shed(conn, SHM_CLOSE_CLIENT_LIMIT);
 }
 
+/* What merely idles gives its descriptor to a client that waits, backends' connections first. */
+static bool
+reclaim(struct proxy *proxy)
+{
+    int saved = errno;
+    bool found = !link_is_empty(&proxy->idle_upstreams);
+    if (found)
+        upstream_close(LINK_OF(proxy->idle_upstreams.prev, struct upstream, all));
+    else
+        found = conn_reclaim(proxy, RECLAIM) > 0;
+    errno = saved;
+    return found;
+}
+
 /* One connection off the queue. False: the queue is empty, or accepting is paused. */
 static bool
 accept_one(struct proxy *proxy, int listener)
@@ -97,6 +111,9 @@ accept_one(struct proxy *proxy, int listener)
         switch (errno) {
         case EMFILE:
         case ENFILE:
+            if (reclaim(proxy)) return true; /* and the next turn finds it */
+            accept_pause(proxy, errno);
+            return false;
         case ENOBUFS:
         case ENOMEM: accept_pause(proxy, errno); return false;
         case ECONNABORTED:

@@ -3,6 +3,16 @@
 
 #include "core/proxy/proxy_internal.h"
 
+static void
+note_load(struct proxy *proxy, uint32_t slot, const struct headers *headers)
+{
+    uint32_t milli;
+    const struct header *row = headers_find_name(headers, SLICE_LIT("endpoint-load-metrics"));
+    struct slot *shared = row == NULL ? NULL : slot_at(proxy->shm, slot);
+    if (shared != NULL && load_read(row->value, &milli))
+        atomic_store_explicit(&shared->load_milli, milli, memory_order_relaxed);
+}
+
 void
 attempt_observe(struct stream *stream, int status, enum reason failure, const struct headers *headers)
 {
@@ -10,6 +20,7 @@ attempt_observe(struct stream *stream, int status, enum reason failure, const st
     uint64_t latency_us = proxy->now_us - stream->picked_us;
     if (latency_us > UINT32_MAX) latency_us = UINT32_MAX;
     slot_observe(proxy->shm, stream->slot, (uint32_t)latency_us, failure != REASON_NONE, proxy->now_us);
+    if (headers != NULL) note_load(proxy, stream->slot, headers);
     script_result(stream_picker(stream)->script, &stream->request, stream->slot,
         &(struct script_result){status, failure, (uint32_t)latency_us, headers});
 }

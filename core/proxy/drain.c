@@ -2,7 +2,8 @@
 
 #include "core/proxy/proxy_internal.h"
 
-enum { FRESH_US = 1000000 }; /* for the first request of a connection that was accepted just before */
+/* For the next request of a connection that was accepted or answered just before. */
+enum { FRESH_US = 1000000 };
 
 /* A request that came just now is not lost: it is answered with Connection: close. */
 static bool
@@ -12,13 +13,23 @@ has_bytes(const struct conn *conn)
     return recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
 }
 
+/* A client that asks again and again has its next request on the way, and one that finds its connection
+ * closed may not send that elsewhere (a POST): it is told by Connection: close. */
+static bool
+is_lively(const struct proxy *proxy, const struct conn *conn)
+{
+    uint64_t keepalive_us = proxy->generation->config->timeouts.keepalive;
+    return conn->deadline.due_us != UINT64_MAX &&
+           conn->deadline.due_us + FRESH_US > proxy->now_us + keepalive_us;
+}
+
 static void
 close_idle(struct proxy *proxy)
 {
     for (struct link *at = proxy->idle_conns.next, *next; at != &proxy->idle_conns; at = next) {
         struct conn *conn = LINK_OF(at, struct conn, link);
         next = at->next;
-        if (conn->requests == 0 || has_bytes(conn))
+        if (conn->requests == 0 || is_lively(proxy, conn) || has_bytes(conn))
             deadline_set(proxy, &conn->deadline, proxy->now_us + FRESH_US);
         else {
             conn->why = SHM_CLOSE_DRAINING;

@@ -33,6 +33,34 @@ a_reload_keeps_connections_and_lets_requests_finish(void **state)
 }
 
 static void
+a_client_in_full_swing_is_told_before_its_connection_goes(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client, GET);
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    rig_say(rig, backend, OK);
+    rig_expect(rig, client, "\r\n\r\nok");
+    rig_forget(client);
+    proxy_drain(rig->proxy, 5000000, 5000000, on_drained, rig);
+    for (int i = 0; i < 10; i++)
+        rig_turn(rig);
+    rig_say(rig, client, GET);
+    struct heard *second = rig_backend(rig, 0);
+    rig_expect(rig, second, "\r\n\r\n");
+    rig_say(rig, second, OK);
+    rig_expect(rig, client, "Connection: close\r\n");
+    rig_expect_end(rig, client);
+    RIG_WAIT(rig, "the drain's end", rig->drained);
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    rig_hang_up(second);
+    rig_free(rig);
+}
+
+static void
 a_drain_ends_idle_connections_and_waits_for_requests(void **state)
 {
     struct rig *rig = rig_new(RIG_PLAIN, 1);
@@ -47,6 +75,7 @@ a_drain_ends_idle_connections_and_waits_for_requests(void **state)
     rig_say(rig, busy, GET);
     rig_expect(rig, backend, "\r\n\r\n");
     struct heard *queued = rig_client(rig); /* still in the kernel's queue when the drain begins */
+    LINK_OF(rig->proxy->idle_conns.next, struct conn, link)->deadline.due_us -= 2000000; /* idle for 2 s */
     proxy_drain(rig->proxy, 5000000, 5000000, on_drained, rig);
     rig_expect_end(rig, idle);
     rig_say(rig, queued, GET);
@@ -133,6 +162,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_reload_keeps_connections_and_lets_requests_finish),
+        cmocka_unit_test(a_client_in_full_swing_is_told_before_its_connection_goes),
         cmocka_unit_test(a_drain_ends_idle_connections_and_waits_for_requests),
         cmocka_unit_test(a_drain_cuts_what_passes_its_limit),
         cmocka_unit_test(a_replaced_listener_serves_its_queue_first),

@@ -10,7 +10,8 @@
 
 enum {
     SWEEP_US = 250000,
-    SPARE_FDS = 48, /* listeners, the channel to the supervisor, epoll, bundles */
+    /* listeners, the channel to the supervisor, epoll, bundles; an eventfd of each worker */
+    SPARE_FDS = 48 + SHM_WORKERS_MAX,
 };
 
 /* generations */

@@ -183,7 +183,8 @@ tunnels_carry_much_both_ways_with_back_pressure(void **state)
     for (int way = 0; way < 2; way++) {
         struct heard *from = way == 0 ? client : backend, *to = way == 0 ? backend : client;
         size_t sent = 0, got = 0;
-        for (int i = 0; i < 200; i++) { /* fill every buffer on the way before anything is read */
+        /* fills every buffer on the way before anything is read */
+        for (int i = 0; i < 200 && sent + sizeof piece <= TOTAL; i++) {
             ssize_t n = send(from->fd, piece, sizeof piece, MSG_NOSIGNAL);
             if (n > 0) sent += (size_t)n;
             event_base_loop(rig->base, EVLOOP_NONBLOCK);

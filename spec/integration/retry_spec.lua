@@ -115,13 +115,15 @@ function Attempts.new() return setmetatable({}, Attempts) end
 function Attempts:pick(request, backends)
     request:set_cookie("attempt", tostring(request.attempt))
     for i = 1, #backends do
-        if request.attempt == 1 and backends[i].id:find(":]] .. list[1].port .. [[$") then return backends[i] end
+        local is_first = backends[i].id:find(":]] .. list[1].port .. [[$") ~= nil
+        if request.attempt == 1 and is_first then return backends[i] end
     end
     return backends[#backends]
 end
 return Attempts
 ]])
-        local ok, why = gateway:reload((config(list):gsub("endpoints:", "strategy: " .. file .. ", endpoints:")))
+        local yaml = config(list):gsub("endpoints:", "strategy: " .. file .. ", endpoints:")
+        local ok, why = gateway:reload(yaml)
         assert.is_true(ok, why)
         local status, headers = support.curl(gateway:url("/"))
         assert.equal(200, status)

@@ -101,8 +101,7 @@ a_post_answered_by_garbage_is_not_sent_again(void **state)
     rig_free(rig);
 }
 
-#define RETRY(keys)                                                                                          \
-    RIG_YAML("  - match: { path_prefix: / }\n    service: web\n", "retry: { " keys " }\n")
+#define RETRY(keys) RIG_YAML("  - match: { path_prefix: / }\n    service: web\n", "retry: { " keys " }\n")
 
 static void
 the_only_endpoint_is_tried_again_after_a_moment(void **state)

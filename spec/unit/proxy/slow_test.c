@@ -2,9 +2,9 @@
 #include "spec/unit/proxy/rig.h"
 
 #define WITH(more) RIG_YAML("  - match: { path_prefix: / }\n    service: web\n", more)
-#define GET  "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-#define OK   "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-#define POST "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
+#define GET        "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+#define OK         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+#define POST       "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
 
 static uint64_t
 closed(struct rig *rig, enum shm_close why)

@@ -340,7 +340,9 @@ watch_worker(struct supervisor *sv, struct process *process, uint64_t now)
     }
     if (beat < process->alive_us) beat = process->alive_us; /* also: not judged by its predecessor's beat */
     if (now > beat && now - beat > WORKER_HELP_US) help_worker(sv, process, now);
-    if (entered != 0 && now > entered && now - entered > limit && entered >= process->started_us) {
+    if (entered != 0 && entered >= process->started_us) { /* what it stands in; its beat is older than that */
+        if (entered < process->alive_us) entered = process->alive_us;
+        if (now < entered || now - entered < limit) return;
         const char *script =
             shm_name_text(sv->shm, atomic_load_explicit(&block->script, memory_order_relaxed));
         if (clock_patience() != 0) atomic_fetch_add(&shm_totals(sv->shm)->script_runaways, 1);

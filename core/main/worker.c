@@ -69,6 +69,8 @@ use_generation(struct worker *worker, struct ipc_message *message)
     if (message->wake_count > 0) proxy_set_wake(worker->proxy, message->fds + 1, message->wake_count);
     if (!proxy_use(worker->proxy, message->number, bundle, config, script)) {
         strncpy(message->text, "out of memory while the routes were built", sizeof message->text - 1);
+        if (message->wake_count > 0)
+            proxy_set_wake(worker->proxy, message->fds, 0); /* they are closed below */
         goto fail;
     }
     size_t before = 1 + message->wake_count;

@@ -1,4 +1,5 @@
-/* core/config/config.h: the configuration file as typed data (DESIGN.md section 11). Read-only once loaded; one a generation. */
+/* core/config/config.h: the configuration file as typed data (DESIGN.md section 11). Read-only once loaded;
+ * one a generation. */
 #ifndef FLUXGATE_CONFIG_CONFIG_H
 #define FLUXGATE_CONFIG_CONFIG_H
 #include <netinet/in.h>
@@ -22,16 +23,16 @@ struct config_address {
     struct place place;
 };
 
-/* A plug-in's options, kept as JSON for its Lua side. `path` is what Lua's errors begin with ("services.users.options");
- * config_place finds the YAML line of such a path again. */
+/* A plug-in's options, kept as JSON for its Lua side. `path` is what Lua's errors begin with
+ * ("services.users.options"); config_place finds the YAML line of such a path again. */
 struct config_options {
     const char *path;
     const char *json; /* an object, "{}" where none are given */
 };
 
 struct config_plugin {
-    const char *name;   /* "round_robin", or the .lua path as written */
-    const char *file;   /* resolved path of the source, readable in the bundle */
+    const char *name; /* "round_robin", or the .lua path as written */
+    const char *file; /* resolved path of the source, readable in the bundle */
     struct config_options options;
     struct place place;
 };
@@ -42,7 +43,7 @@ struct config_pair {
 };
 
 struct config_match {
-    const char *host;        /* lower case, without port; "*.example.com" takes one or more labels; NULL: any */
+    const char *host; /* lower case, without port; "*.example.com" takes one or more labels; NULL: any */
     const char *path_prefix; /* normal form; "/users" takes /users and /users/…; "/" any. NULL: not asked */
     const char *path;        /* exact, normal form */
     const char *const *methods; /* NULL-terminated, NULL: any */
@@ -51,11 +52,12 @@ struct config_match {
 };
 
 struct config_timeouts { /* microseconds; 0: none */
-    uint64_t connect, response, stream_idle, client_header, client_body_gap, keepalive, upstream_keepalive, tunnel_idle,
-        request;
+    uint64_t connect, response, stream_idle, client_header, client_body_gap, keepalive, upstream_keepalive,
+        tunnel_idle, request;
 };
 
-/* What a service takes at once; past it requests wait in its queue. A route has `queue` and `queue_timeout` of its own. */
+/* What a service takes at once; past it requests wait in its queue. A route has `queue` and `queue_timeout`
+ * of its own. */
 struct config_queue_limits {
     uint32_t active_per_endpoint, active; /* exact over all workers; 0: no limit */
     uint32_t queue;                       /* how many may wait, over all workers; 0: nobody waits */
@@ -74,7 +76,7 @@ struct config_retry {
     uint32_t attempts;       /* further ones after the first; 0: none */
     uint32_t budget_percent; /* of the requests of the last 10 s, beside 10 a second */
     uint32_t on;
-    uint64_t per_try;   /* microseconds from an attempt's begin to its response head; 0: no limit of its own */
+    uint64_t per_try; /* microseconds from an attempt's begin to its response head; 0: no limit of its own */
     uint64_t status[2]; /* bit n: an idempotent request answered 500 + n is tried again */
 };
 
@@ -93,14 +95,16 @@ struct config_target {
 enum config_action { ACTION_PROXY, ACTION_REDIRECT, ACTION_RESPOND };
 
 struct config_route {
-    const char *name; /* label for metrics: `name:` or what is matched ("/users", "api.example.com/users", "= /x") */
+    const char
+        *name; /* label for metrics: `name:` or what is matched ("/users", "api.example.com/users", "= /x") */
     struct config_match match;
     enum config_action action;
     struct config_target *targets; /* ACTION_PROXY */
     size_t target_count;
     uint64_t weight_total;
     struct {
-        const char *to; /* absolute, or a path; $path, $query, $host are filled in; without them the path is kept where `to` has none */
+        const char *to; /* absolute, or a path; $path, $query, $host are filled in; without them the path is
+                           kept where `to` has none */
         int status;
     } redirect;
     struct {
@@ -113,8 +117,9 @@ struct config_route {
     } rewrite;
     bool path_raw;     /* path: raw */
     bool slashes_keep; /* slashes: keep */
-    struct config_timeouts timeouts; /* route over service over top level, already merged for single-target routes */
-    bool own_timeouts;               /* the route itself stated some */
+    struct config_timeouts
+        timeouts;      /* route over service over top level, already merged for single-target routes */
+    bool own_timeouts; /* the route itself stated some */
     struct config_queue_limits queue; /* merged as timeouts are; the active ones are the service's */
     struct config_body_limits body;
     struct config_retry retry;
@@ -155,12 +160,13 @@ struct config_service {
 enum registry_protocol { REGISTRY_HTTP, REGISTRY_GRPC };
 
 struct config_registry {
-    bool enabled;     /* a `registry` block, or the flat file's keys, is there */
+    bool enabled; /* a `registry` block, or the flat file's keys, is there */
     bool embedded;
-    const char *url;  /* not embedded: "http://host:port", or "host:port" */
+    const char *url; /* not embedded: "http://host:port", or "host:port" */
     enum registry_protocol protocol;
-    struct config_address listen_http, listen_grpc; /* embedded, and `fluxgate registry`; default :8081 and :9091 */
-    const char *store;   /* "memory", "sqlite:/path" */
+    struct config_address listen_http,
+        listen_grpc;   /* embedded, and `fluxgate registry`; default :8081 and :9091 */
+    const char *store; /* "memory", "sqlite:/path" */
     uint64_t lease_ttl_us;
     uint64_t poll_interval_us; /* fallback polling; flat file: 2 × healthCheckInterval; default 10 s */
     struct place place;
@@ -175,31 +181,50 @@ struct config_cidr {
 struct config_limits {
     uint32_t header_bytes, headers, uri_bytes;
     uint64_t body_bytes;
-    uint64_t body_rate;     /* as config_body_limits.rate */
-    uint32_t connections;   /* client connections over all workers */
+    uint64_t body_rate;              /* as config_body_limits.rate */
+    uint32_t connections;            /* client connections over all workers */
     uint32_t connections_per_client; /* the same for one client address; 0: no limit */
     uint32_t keepalive_requests;     /* on one client connection; 0: no limit */
     uint64_t max_connection_age;     /* microseconds, to be spread by ± 10 %; 0: no limit */
-    uint32_t max_endpoints; /* fixed at start: a reload that changes it is told so */
+    uint32_t max_endpoints;          /* fixed at start: a reload that changes it is told so */
     uint32_t pool_per_endpoint;
     struct config_queue_limits queue; /* what services start from */
 };
 
 /* What `$name` may name in log.access_format. */
-#define CONFIG_LOG_FIELDS(X)                                                                                           \
-    X(time) X(client) X(method) X(host) X(path) X(query) X(protocol) X(status) X(reason) X(bytes_in) X(bytes_out)      \
-    X(duration_us) X(duration_ms) X(route) X(service) X(endpoint) X(attempts) X(request_id) X(user_agent) X(referer)
+#define CONFIG_LOG_FIELDS(X)                                                                                 \
+    X(time)                                                                                                  \
+    X(client)                                                                                                \
+    X(method)                                                                                                \
+    X(host)                                                                                                  \
+    X(path)                                                                                                  \
+    X(query)                                                                                                 \
+    X(protocol)                                                                                              \
+    X(status)                                                                                                \
+    X(reason)                                                                                                \
+    X(bytes_in)                                                                                              \
+    X(bytes_out)                                                                                             \
+    X(duration_us)                                                                                           \
+    X(duration_ms)                                                                                           \
+    X(route)                                                                                                 \
+    X(service)                                                                                               \
+    X(endpoint)                                                                                              \
+    X(attempts)                                                                                              \
+    X(request_id)                                                                                            \
+    X(user_agent)                                                                                            \
+    X(referer)
 #define X(name) LOG_FIELD_##name,
 enum config_log_field { CONFIG_LOG_FIELDS(X) LOG_FIELD_COUNT };
 #undef X
 extern const char *const config_log_fields[LOG_FIELD_COUNT + 1]; /* by number; NULL-terminated */
-/* The field that stands at the begin of `text` ("$status ..."), and how long it is with its `$`; LOG_FIELD_COUNT: none. */
+/* The field that stands at the begin of `text` ("$status ..."), and how long it is with its `$`;
+ * LOG_FIELD_COUNT: none. */
 enum config_log_field config_log_field_at(const char *text, size_t *len);
 
 struct config_log {
     enum log_level level;
     enum log_format format;
-    const char *access;        /* file, "-" standard output, NULL none */
+    const char *access;         /* file, "-" standard output, NULL none */
     const char *access_format;  /* "json" or "logfmt" */
     const char *access_pattern; /* a line with $names, each known; NULL: access_format's */
 };
@@ -231,7 +256,8 @@ struct config {
     struct config_cidr *trusted_proxies;
     size_t trusted_proxy_count;
     const char *const *lua_path; /* directories, NULL-terminated, resolved */
-    const char *const *strategies_path; /* directories searched for plug-in names, resolved; the shipped one last */
+    const char *const
+        *strategies_path;  /* directories searched for plug-in names, resolved; the shipped one last */
     const char *state_dir; /* snapshot of last known endpoints; NULL: none kept */
     const char *zone;
     struct config_timeouts timeouts;
@@ -242,14 +268,16 @@ struct config {
     void *places; /* of config_place */
 };
 
-/* Reads `path` and its includes through `bundle`. Every complaint goes into diags (file:line:column, what was expected, the
- * nearest valid name); the caller asks diags_ok. NULL only where nothing usable could be built. The result may be
- * non-NULL with errors in diags: it must then not be run. Plug-in files are located (and read into the bundle) but not
- * executed: script_new does that. */
-MUST_CHECK struct config *config_load(struct bundle *bundle, const char *path, struct diags *diags);
+/* Reads `path` and its includes through `bundle`. Every complaint goes into diags (file:line:column, what was
+ * expected, the nearest valid name); the caller asks diags_ok. NULL only where nothing usable could be built.
+ * The result may be non-NULL with errors in diags: it must then not be run. Plug-in files are located (and
+ * read into the bundle) but not executed: script_new does that. */
+MUST_CHECK
+struct config *config_load(struct bundle *bundle, const char *path, struct diags *diags);
 void config_free(struct config *config);
 
-/* The YAML place of a dotted path ("services.users.options.rate"), or of its nearest parent that stands in the file. */
+/* The YAML place of a dotted path ("services.users.options.rate"), or of its nearest parent that stands in
+ * the file. */
 struct place config_place(const struct config *config, const char *path);
 
 /* The whole configuration with every default, as YAML that loads again to the same. */

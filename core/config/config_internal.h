@@ -1,4 +1,5 @@
-/* core/config/config_internal.h: the parts of a load, in the order they run: sections, services, routes; or flat. */
+/* core/config/config_internal.h: the parts of a load, in the order they run: sections, services, routes; or
+ * flat. */
 #ifndef FLUXGATE_CONFIG_CONFIG_INTERNAL_H
 #define FLUXGATE_CONFIG_CONFIG_INTERNAL_H
 #include "core/config/config.h"
@@ -19,25 +20,29 @@ struct places {
 
 enum plugin_kind { PLUGIN_STRATEGY, PLUGIN_HEALTH };
 
-/* Finds the source of `name` and reads it into the bundle. `node` may be NULL (a default): then `place` is blamed. */
-MUST_CHECK bool plugin_find(struct load *load, enum plugin_kind kind, const char *name, struct place place,
+/* Finds the source of `name` and reads it into the bundle. `node` may be NULL (a default): then `place` is
+ * blamed. */
+MUST_CHECK
+bool plugin_find(struct load *load, enum plugin_kind kind, const char *name, struct place place,
     struct config_plugin *plugin);
 
 /* The node (NULL or null: an empty map) as a JSON object. */
-MUST_CHECK const char *options_json(struct load *load, const struct node *node);
+MUST_CHECK
+const char *options_json(struct load *load, const struct node *node);
 
 /* Each appends what it lacks to diags. services_load fills `names`, which routes_load asks. */
 void services_load(struct load *load, const struct node *list, struct index *names);
 /* What a service or route has where it states nothing of its own; service NULL: a route with several. */
 void service_defaults(const struct config *config, struct config_service *service);
-void route_defaults(const struct config *config, const struct config_service *service, struct config_route *route);
+void route_defaults(
+    const struct config *config, const struct config_service *service, struct config_route *route);
 void routes_load(struct load *load, const struct node *list, const struct index *names);
 const char *service_name_at(const void *config, uint32_t at);
 
 void sections_default(struct load *load);
 void sections_load(struct load *load, const struct node *root);
-bool registry_url_check(struct load *load, const char *text, struct place place, enum registry_protocol protocol,
-    const char **out);
+bool registry_url_check(struct load *load, const char *text, struct place place,
+    enum registry_protocol protocol, const char **out);
 unsigned workers_auto(void);
 
 /* The file of the system that fluxgate replaces: flat_is says whether `root` is one. */

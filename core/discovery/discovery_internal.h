@@ -1,5 +1,5 @@
-/* core/discovery/discovery_internal.h: what the files of this room share. Everything runs on control's one event loop
- * but the jobs of struct work. */
+/* core/discovery/discovery_internal.h: what the files of this room share. Everything runs on control's one
+ * event loop but the jobs of struct work. */
 #ifndef FLUXGATE_DISCOVERY_DISCOVERY_INTERNAL_H
 #define FLUXGATE_DISCOVERY_DISCOVERY_INTERNAL_H
 #include <event2/event.h>
@@ -22,26 +22,33 @@ enum { LOG_INTERVAL_US = 10000000 };  /* repeated complaints of this room */
 struct work;
 
 struct work_job {
-    struct work_job *next; /* the pool's own */
+    struct work_job *next;              /* the pool's own */
     void (*run)(struct work_job *job);  /* on a thread: touches the job alone */
     void (*done)(struct work_job *job); /* on the loop; owns the job */
     void (*drop)(struct work_job *job); /* instead of done where the pool went first; on any thread */
 };
 
-MUST_CHECK struct work *work_new(struct event_base *base);
+MUST_CHECK
+struct work *work_new(struct event_base *base);
 /* Takes the job. False: no thread could be had, and the job is still the caller's. */
-MUST_CHECK bool work_submit(struct work *work, struct work_job *job);
+MUST_CHECK
+bool work_submit(struct work *work, struct work_job *job);
 void work_free(struct work *work); /* does not wait for what is running */
 
 /* ---- dns.c: names to addresses, kept fresh in the background */
 enum { DNS_ADDRESSES = 16 };
 struct dns;
 
-MUST_CHECK struct dns *dns_new(struct event_base *base, struct work *work, void (*on_change)(void *context), void *context);
-/* Numeric addresses and localhost at once; a name once a lookup answered (then also while a later one fails). Fills
- * `out` without a port. `current` (may be NULL) is kept where it is still among the answers, so that a name with several
- * addresses does not wander. False: not known yet; on_change tells of news. Keeps asking for as long as it is asked. */
-MUST_CHECK bool dns_find(struct dns *dns, struct slice host, const struct sockaddr *current, struct sockaddr_storage *out, socklen_t *len);
+MUST_CHECK
+struct dns *dns_new(
+    struct event_base *base, struct work *work, void (*on_change)(void *context), void *context);
+/* Numeric addresses and localhost at once; a name once a lookup answered (then also while a later one fails).
+ * Fills `out` without a port. `current` (may be NULL) is kept where it is still among the answers, so that a
+ * name with several addresses does not wander. False: not known yet; on_change tells of news. Keeps asking
+ * for as long as it is asked. */
+MUST_CHECK
+bool dns_find(struct dns *dns, struct slice host, const struct sockaddr *current,
+    struct sockaddr_storage *out, socklen_t *len);
 /* Numeric or localhost: dns_find never waits for it. */
 bool dns_is_literal(struct slice host);
 /* Names that nobody asked for since the last sweep are forgotten. */
@@ -57,14 +64,15 @@ struct want { /* an endpoint that shall be there */
     struct slot_text *text; /* address_len 0: not resolved; an endpoint already there keeps its address */
     bool has_policy;
     bool lapsed, maintenance, draining; /* registry only */
-    uint64_t registered; /* hash of the name it is registered under, 0 for static ones */
-    uint64_t epoch;      /* hash of the answer's epoch, 0 where it has none */
+    uint64_t registered;                /* hash of the name it is registered under, 0 for static ones */
+    uint64_t epoch;                     /* hash of the answer's epoch, 0 where it has none */
 };
 
 /* What becomes of a registry endpoint that is not wanted */
 enum absent_rule {
     ABSENT_KEEP,    /* nothing was answered: it stays as it is */
-    ABSENT_EPOCH,   /* gone if this epoch had shown it, else suspect: the registry lost its memory, not the endpoint */
+    ABSENT_EPOCH,   /* gone if this epoch had shown it, else suspect: the registry lost its memory, not the
+                       endpoint */
     ABSENT_SUSPECT, /* suspect: an old registry's empty list says little */
     ABSENT_REMOVE,
 };
@@ -83,7 +91,8 @@ struct table_counts {
     uint64_t full;                        /* endpoints left out, ever, for want of a slot */
 };
 
-MUST_CHECK struct table *table_new(struct shm *shm);
+MUST_CHECK
+struct table *table_new(struct shm *shm);
 void table_begin(struct table *table);
 void table_want(struct table *table, const struct want *want);
 void table_end(struct table *table, const struct table_round *round);
@@ -109,7 +118,8 @@ struct fetch_result {
 struct fetch_spec { /* borrowed until fetch_start returns */
     const char *url;
     const char *unix_path;  /* NULL: TCP */
-    const char *connect_to; /* libcurl's CONNECT_TO form, NULL: the url's own host, which must be numeric or localhost */
+    const char *connect_to; /* libcurl's CONNECT_TO form, NULL: the url's own host, which must be numeric or
+                               localhost */
     bool is_grpc;           /* HTTP/2 with prior knowledge, POST of `body` */
     struct slice body;
     uint64_t connect_us;
@@ -117,12 +127,15 @@ struct fetch_spec { /* borrowed until fetch_start returns */
     uint64_t total_us; /* 0: none */
     /* False cuts the answer; `error` of on_done is then "refused". */
     bool (*on_data)(void *context, struct slice bytes);
-    void (*on_done)(void *context, const struct fetch_result *result); /* once, unless cancelled; the fetch is gone then */
+    void (*on_done)(void *context,
+        const struct fetch_result *result); /* once, unless cancelled; the fetch is gone then */
     void *context;
 };
 
-MUST_CHECK struct fetcher *fetcher_new(struct event_base *base);
-MUST_CHECK struct fetch *fetch_start(struct fetcher *fetcher, const struct fetch_spec *spec);
+MUST_CHECK
+struct fetcher *fetcher_new(struct event_base *base);
+MUST_CHECK
+struct fetch *fetch_start(struct fetcher *fetcher, const struct fetch_spec *spec);
 void fetch_cancel(struct fetch *fetch); /* not from its own callbacks; NULL is fine */
 void fetcher_free(struct fetcher *fetcher);
 
@@ -141,9 +154,12 @@ struct sync_times { /* microseconds; sync_times_default() but in tests */
 struct sync_times sync_times_default(void);
 
 /* `on_answer` takes the instances. Changed tells whether they differ from the answer before. */
-MUST_CHECK struct sync *sync_new(struct event_base *base, struct shm *shm, struct dns *dns, const struct sync_times *times,
-    void (*on_answer)(void *context, struct instances *instances), void *context);
-MUST_CHECK bool sync_use(struct sync *sync, const struct sync_target *target); /* NULL: ask nobody; false: as before */
+MUST_CHECK
+struct sync *sync_new(struct event_base *base, struct shm *shm, struct dns *dns,
+    const struct sync_times *times, void (*on_answer)(void *context, struct instances *instances),
+    void *context);
+MUST_CHECK
+bool sync_use(struct sync *sync, const struct sync_target *target); /* NULL: ask nobody; false: as before */
 void sync_dns_changed(struct sync *sync);
 void sync_describe(const struct sync *sync, struct strbuf *out); /* members of a JSON object */
 void sync_free(struct sync *sync);
@@ -151,7 +167,8 @@ void sync_free(struct sync *sync);
 /* ---- snapshot.c: the last known instances, on disk */
 /* The file of `state_dir`, NULL where there is none or nothing usable in it (then it says so in the log). */
 struct instances *snapshot_load(const char *state_dir);
-/* Replaces it atomically on a thread; takes `json`'s bytes. One at a time: *is_busy is true until it is done. */
+/* Replaces it atomically on a thread; takes `json`'s bytes. One at a time: *is_busy is true until it is done.
+ */
 void snapshot_save(struct work *work, const char *state_dir, struct strbuf *json, bool *is_busy);
 void snapshot_save_now(const char *state_dir, const struct strbuf *json);
 

@@ -13,15 +13,19 @@
 struct health;
 
 /* `on_suspect_failed` is told when a suspect endpoint failed its probe. */
-MUST_CHECK struct health *health_new(struct event_base *base, struct shm *shm, void (*on_suspect_failed)(void *context, uint32_t slot), void *context);
+MUST_CHECK
+struct health *health_new(struct event_base *base, struct shm *shm,
+    void (*on_suspect_failed)(void *context, uint32_t slot), void *context);
 
-/* Moves to a generation (both borrowed until the next call). Histories belong to slot and incarnation and survive. */
+/* Moves to a generation (both borrowed until the next call). Histories belong to slot and incarnation and
+ * survive. */
 void health_use(struct health *health, const struct config *config, struct script *script);
 
 /* The endpoint table moved: new slots are probed at once, gone ones forgotten. Cheap when nothing did. */
 void health_refresh(struct health *health);
 
-void health_describe(const struct health *health, struct strbuf *out); /* JSON: probes under way, last result a slot */
+void health_describe(
+    const struct health *health, struct strbuf *out); /* JSON: probes under way, last result a slot */
 void health_free(struct health *health);
 
 #endif

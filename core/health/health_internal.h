@@ -1,5 +1,5 @@
-/* core/health/health_internal.h: what the files of this room share: one probe's socket (probe.c) and the targets that
- * probes and passive evidence judge (health.c, passive.c). */
+/* core/health/health_internal.h: what the files of this room share: one probe's socket (probe.c) and the
+ * targets that probes and passive evidence judge (health.c, passive.c). */
 #ifndef FLUXGATE_HEALTH_HEALTH_INTERNAL_H
 #define FLUXGATE_HEALTH_HEALTH_INTERNAL_H
 #include <event2/event.h>
@@ -29,12 +29,14 @@ struct probe_spec { /* borrowed until probe_start returns */
 struct probe_outcome {
     struct script_probe_result result; /* its body lives until the callback returns */
     bool body_matched;                 /* body_contains stood in it, or was not asked for */
-    bool is_inconclusive;              /* this machine failed (no descriptors, no ports, no memory), not the endpoint */
+    bool is_inconclusive; /* this machine failed (no descriptors, no ports, no memory), not the endpoint */
 };
 
-/* Connects, and for http sends one request and reads its response head. `on_done` comes once, never before this returns,
- * and the probe is gone then. NULL: errno; EINVAL where method, path or host could break out of a request head. */
-MUST_CHECK struct probe *probe_start(struct event_base *base, const struct probe_spec *spec,
+/* Connects, and for http sends one request and reads its response head. `on_done` comes once, never before
+ * this returns, and the probe is gone then. NULL: errno; EINVAL where method, path or host could break out of
+ * a request head. */
+MUST_CHECK
+struct probe *probe_start(struct event_base *base, const struct probe_spec *spec,
     void (*on_done)(void *context, const struct probe_outcome *outcome), void *context);
 void probe_cancel(struct probe *probe); /* NULL is fine */
 
@@ -50,8 +52,8 @@ struct target { /* one incarnation of one slot */
     uint64_t text_hash;
     enum duty duty;
     struct health *health;
-    struct event *timer; /* the next probe */
-    struct probe *probe; /* under way */
+    struct event *timer;      /* the next probe */
+    struct probe *probe;      /* under way */
     struct script_probe plan; /* of the probe under way; its texts are stale */
     TAILQ_ENTRY(target) queue;
     bool is_queued;

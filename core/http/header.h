@@ -9,21 +9,49 @@
 #include "core/base/slice.h"
 
 /* Names that the data plane looks at; HEADER_OTHER is every other. */
-#define KNOWN_HEADERS(X)                                                                                        \
-    X(HOST, "host") X(CONNECTION, "connection") X(CONTENT_LENGTH, "content-length")                             \
-    X(TRANSFER_ENCODING, "transfer-encoding") X(UPGRADE, "upgrade") X(EXPECT, "expect") X(TE, "te")             \
-    X(TRAILER, "trailer") X(KEEP_ALIVE, "keep-alive") X(PROXY_CONNECTION, "proxy-connection")                   \
-    X(PROXY_AUTHENTICATE, "proxy-authenticate") X(PROXY_AUTHORIZATION, "proxy-authorization")                   \
-    X(HTTP2_SETTINGS, "http2-settings") X(COOKIE, "cookie") X(SET_COOKIE, "set-cookie") X(DATE, "date")         \
-    X(SERVER, "server") X(CONTENT_TYPE, "content-type") X(LOCATION, "location") X(VIA, "via")                   \
-    X(FORWARDED, "forwarded") X(X_FORWARDED_FOR, "x-forwarded-for") X(X_FORWARDED_PROTO, "x-forwarded-proto")   \
-    X(X_FORWARDED_HOST, "x-forwarded-host") X(X_FORWARDED_PORT, "x-forwarded-port") X(X_REAL_IP, "x-real-ip")   \
-    X(X_REQUEST_ID, "x-request-id") X(TRACEPARENT, "traceparent") X(TRACESTATE, "tracestate")                   \
-    X(USER_AGENT, "user-agent") X(REFERER, "referer") X(ACCEPT, "accept") X(AUTHORIZATION, "authorization")     \
-    X(ENDPOINT_LOAD_METRICS, "endpoint-load-metrics") X(RETRY_AFTER, "retry-after")                             \
-    X(SEC_WEBSOCKET_KEY, "sec-websocket-key") X(CONTENT_ENCODING, "content-encoding")                           \
-    X(ACCEPT_ENCODING, "accept-encoding") X(CACHE_CONTROL, "cache-control") X(ALLOW, "allow")                   \
-    X(X_FORWARDED_PREFIX, "x-forwarded-prefix") X(GRPC_STATUS, "grpc-status")
+#define KNOWN_HEADERS(X)                                                                                     \
+    X(HOST, "host")                                                                                          \
+    X(CONNECTION, "connection")                                                                              \
+    X(CONTENT_LENGTH, "content-length")                                                                      \
+    X(TRANSFER_ENCODING, "transfer-encoding")                                                                \
+    X(UPGRADE, "upgrade")                                                                                    \
+    X(EXPECT, "expect")                                                                                      \
+    X(TE, "te")                                                                                              \
+    X(TRAILER, "trailer")                                                                                    \
+    X(KEEP_ALIVE, "keep-alive")                                                                              \
+    X(PROXY_CONNECTION, "proxy-connection")                                                                  \
+    X(PROXY_AUTHENTICATE, "proxy-authenticate")                                                              \
+    X(PROXY_AUTHORIZATION, "proxy-authorization")                                                            \
+    X(HTTP2_SETTINGS, "http2-settings")                                                                      \
+    X(COOKIE, "cookie")                                                                                      \
+    X(SET_COOKIE, "set-cookie")                                                                              \
+    X(DATE, "date")                                                                                          \
+    X(SERVER, "server")                                                                                      \
+    X(CONTENT_TYPE, "content-type")                                                                          \
+    X(LOCATION, "location")                                                                                  \
+    X(VIA, "via")                                                                                            \
+    X(FORWARDED, "forwarded")                                                                                \
+    X(X_FORWARDED_FOR, "x-forwarded-for")                                                                    \
+    X(X_FORWARDED_PROTO, "x-forwarded-proto")                                                                \
+    X(X_FORWARDED_HOST, "x-forwarded-host")                                                                  \
+    X(X_FORWARDED_PORT, "x-forwarded-port")                                                                  \
+    X(X_REAL_IP, "x-real-ip")                                                                                \
+    X(X_REQUEST_ID, "x-request-id")                                                                          \
+    X(TRACEPARENT, "traceparent")                                                                            \
+    X(TRACESTATE, "tracestate")                                                                              \
+    X(USER_AGENT, "user-agent")                                                                              \
+    X(REFERER, "referer")                                                                                    \
+    X(ACCEPT, "accept")                                                                                      \
+    X(AUTHORIZATION, "authorization")                                                                        \
+    X(ENDPOINT_LOAD_METRICS, "endpoint-load-metrics")                                                        \
+    X(RETRY_AFTER, "retry-after")                                                                            \
+    X(SEC_WEBSOCKET_KEY, "sec-websocket-key")                                                                \
+    X(CONTENT_ENCODING, "content-encoding")                                                                  \
+    X(ACCEPT_ENCODING, "accept-encoding")                                                                    \
+    X(CACHE_CONTROL, "cache-control")                                                                        \
+    X(ALLOW, "allow")                                                                                        \
+    X(X_FORWARDED_PREFIX, "x-forwarded-prefix")                                                              \
+    X(GRPC_STATUS, "grpc-status")
 
 #define X(name, text) HEADER_##name,
 enum header_id { HEADER_OTHER, KNOWN_HEADERS(X) HEADER_ID_COUNT };
@@ -50,7 +78,9 @@ enum header_id header_identify(struct slice name);
 struct slice header_name(enum header_id id); /* canonical lower-case text */
 
 /* Appends a row. False where memory is out. */
-MUST_CHECK bool headers_add(struct headers *headers, struct arena *arena, enum header_id id, struct slice name, struct slice value);
+MUST_CHECK
+bool headers_add(
+    struct headers *headers, struct arena *arena, enum header_id id, struct slice name, struct slice value);
 
 /* First row of that name not dropped, NULL where there is none. `headers_next` continues after `row`. Hot. */
 struct header *headers_find(const struct headers *headers, enum header_id id);
@@ -60,14 +90,16 @@ struct header *headers_next(const struct headers *headers, const struct header *
 /* Marks every row of that id dropped. */
 void headers_drop(struct headers *headers, enum header_id id);
 
-/* One token of a comma list, empty members passed over (RFC 9110 §5.6.1); false at the end. *rest is advanced. */
+/* One token of a comma list, empty members passed over (RFC 9110 §5.6.1); false at the end. *rest is
+ * advanced. */
 bool header_list_next(struct slice *rest, struct slice *token);
 bool header_list_has(struct slice list, struct slice token); /* without case */
 
 /* The value of cookie `name` in all Cookie rows (RFC 6265 §5.4 syntax, first match); false where absent. */
 bool headers_cookie(const struct headers *headers, struct slice name, struct slice *value);
 
-bool header_name_is_valid(struct slice name);   /* token, RFC 9110 §5.6.2 */
-bool header_value_is_valid(struct slice value); /* field-value, RFC 9110 §5.5: no CR, LF, NUL or other control byte but HTAB */
+bool header_name_is_valid(struct slice name); /* token, RFC 9110 §5.6.2 */
+bool header_value_is_valid(
+    struct slice value); /* field-value, RFC 9110 §5.5: no CR, LF, NUL or other control byte but HTAB */
 
 #endif

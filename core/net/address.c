@@ -63,6 +63,8 @@ address_resolve(const char *host, uint16_t port, struct sockaddr_storage *out, s
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *found;
     char service[8];
+    /* RFC 6761 §6.3: loopback without asking anybody; a bare machine has no /etc/hosts either */
+    if (slice_equal_nocase(slice_of(host), SLICE_LIT("localhost"))) host = "127.0.0.1";
     if (resolve_numeric(host, port, out, len)) return 0;
     if (host[0] == '\0') return EAI_NONAME;
     snprintf(service, sizeof(service), "%u", port);

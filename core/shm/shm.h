@@ -1,5 +1,5 @@
-/* core/shm/shm.h: the shared segment (DESIGN.md section 3): mapped once before the first fork, fixed size, indexes instead of
- * pointers. Each part says who writes it. */
+/* core/shm/shm.h: the shared segment (DESIGN.md section 3): mapped once before the first fork, fixed size,
+ * indexes instead of pointers. Each part says who writes it. */
 #ifndef FLUXGATE_SHM_SHM_H
 #define FLUXGATE_SHM_SHM_H
 #include <assert.h>
@@ -17,24 +17,28 @@
 
 enum {
     SHM_WORKERS_MAX = 64,
-    SHM_NAMES_MAX = 16384,   /* services, routes, strategies, ever, in one supervisor's life */
+    SHM_NAMES_MAX = 16384, /* services, routes, strategies, ever, in one supervisor's life */
     SHM_NAME_BYTES = 256,
     SHM_COUNTERS_MAX = 4096, /* named atomic counters for Lua */
     SLOT_NONE = UINT32_MAX,
-    SLOT_ID_BYTES = 256, SLOT_HOST_BYTES = 256, SLOT_PATH_BYTES = 1024, SLOT_ZONE_BYTES = 64, SLOT_META_BYTES = 2048,
+    SLOT_ID_BYTES = 256,
+    SLOT_HOST_BYTES = 256,
+    SLOT_PATH_BYTES = 1024,
+    SLOT_ZONE_BYTES = 64,
+    SLOT_META_BYTES = 2048,
 };
 
 /* state, word */
-#define SLOT_STATES(X)                                                                      \
-    X(FREE, "free")                                                                         \
-    X(UNPROVEN, "unproven")       /* new; picked only when nothing better is left */        \
-    X(HEALTHY, "healthy")                                                                   \
-    X(SUSPECT, "suspect")         /* its lease lapsed; still picked, probed, maybe gone */  \
-    X(UNHEALTHY, "unhealthy")     /* failed its probes: never picked */                     \
-    X(EJECTED, "ejected")         /* by passive evidence: picked when nothing else is left */ \
-    X(DRAINING, "draining")       /* no new requests but bound sessions */                  \
-    X(MAINTENANCE, "maintenance")                                                           \
-    X(GONE, "gone")               /* removed; waits for its last request before it is free */
+#define SLOT_STATES(X)                                                                                       \
+    X(FREE, "free")                                                                                          \
+    X(UNPROVEN, "unproven") /* new; picked only when nothing better is left */                               \
+    X(HEALTHY, "healthy")                                                                                    \
+    X(SUSPECT, "suspect")     /* its lease lapsed; still picked, probed, maybe gone */                       \
+    X(UNHEALTHY, "unhealthy") /* failed its probes: never picked */                                          \
+    X(EJECTED, "ejected")     /* by passive evidence: picked when nothing else is left */                    \
+    X(DRAINING, "draining")   /* no new requests but bound sessions */                                       \
+    X(MAINTENANCE, "maintenance")                                                                            \
+    X(GONE, "gone") /* removed; waits for its last request before it is free */
 #define X(name, word) SLOT_##name,
 enum slot_state { SLOT_STATES(X) SLOT_STATE_COUNT };
 #undef X
@@ -49,17 +53,17 @@ struct slot {
     uint32_t state;       /* enum slot_state */
     uint32_t weight;      /* 0: takes no new requests */
     uint32_t port;
-    uint64_t since_us;    /* of the state; monotonic */
-    uint64_t born_us;     /* when this incarnation began: slow start counts from here */
-    uint64_t text_hash;   /* of the slot_text row: workers re-read it only when it moved */
+    uint64_t since_us;  /* of the state; monotonic */
+    uint64_t born_us;   /* when this incarnation began: slow start counts from here */
+    uint64_t text_hash; /* of the slot_text row: workers re-read it only when it moved */
     /* every worker, relaxed atomics */
-    alignas(64) _Atomic uint32_t active;   /* requests between pick and end of response, over all workers */
-    _Atomic uint32_t failures;             /* gateway failures in a row; a success sets 0 */
+    alignas(64) _Atomic uint32_t active; /* requests between pick and end of response, over all workers */
+    _Atomic uint32_t failures;           /* gateway failures in a row; a success sets 0 */
     _Atomic uint32_t latency_ewma_us;
-    _Atomic uint32_t latency_stamp_ms;     /* monotonic, wraps; when the ewma was last moved */
-    _Atomic uint32_t load_milli;           /* as the backend reported it, × 1000 */
+    _Atomic uint32_t latency_stamp_ms; /* monotonic, wraps; when the ewma was last moved */
+    _Atomic uint32_t load_milli;       /* as the backend reported it, × 1000 */
     _Atomic uint32_t spare;
-    _Atomic uint64_t requests, errors;     /* ever, in this incarnation */
+    _Atomic uint64_t requests, errors; /* ever, in this incarnation */
 };
 static_assert(offsetof(struct slot, active) == 64, "the workers' counters have a cache line of their own");
 static_assert(sizeof(struct slot) == 128, "a slot is two cache lines");
@@ -67,44 +71,66 @@ static_assert(sizeof(struct slot) == 128, "a slot is two cache lines");
 /* The long part, same index, written by control under the slot's seq. */
 struct slot_text {
     char id[SLOT_ID_BYTES];
-    char host[SLOT_HOST_BYTES];          /* as registered; what Lua and metrics show */
+    char host[SLOT_HOST_BYTES]; /* as registered; what Lua and metrics show */
     char zone[SLOT_ZONE_BYTES];
-    char reason[128];                    /* of the state: "3 probes failed: connect refused" */
-    char path_prefix[SLOT_PATH_BYTES];   /* of the instance's url: stands before the request's path; "" for none */
-    char health_path[SLOT_PATH_BYTES];   /* the instance's own, "" for the policy's */
-    char metadata[SLOT_META_BYTES];      /* JSON object or "" */
+    char reason[128];                  /* of the state: "3 probes failed: connect refused" */
+    char path_prefix[SLOT_PATH_BYTES]; /* of the instance's url: stands before the request's path; "" for none
+                                        */
+    char health_path[SLOT_PATH_BYTES]; /* the instance's own, "" for the policy's */
+    char metadata[SLOT_META_BYTES];    /* JSON object or "" */
     uint32_t address_len;
-    uint32_t origin;                     /* 0 static, 1 registry: control's own */
+    uint32_t origin; /* 0 static, 1 registry: control's own */
     union {
         struct sockaddr any;
         struct sockaddr_in v4;
         struct sockaddr_in6 v6;
         struct sockaddr_un un;
-    } address;                           /* resolved: workers connect to this and never ask DNS */
+    } address; /* resolved: workers connect to this and never ask DNS */
 };
 
 /* name; process-wide counters any process may bump, shown as fluxgate_NAME_total */
-#define SHM_TOTALS(X)                                                                                              \
-    X(worker_restarts) X(control_restarts) X(registry_restarts) X(reloads) X(reload_failures) X(log_dropped)       \
-    X(access_log_dropped) X(script_errors) X(script_fallbacks) X(script_quarantines) X(script_runaways)            \
-    X(stats_series_dropped) X(connections_accepted) X(connections_refused) X(bad_requests) X(retries)              \
-    X(upstream_connects) X(upstream_reused) X(registry_sync_errors) X(registry_sync_updates) X(probes)             \
-    X(probe_failures) X(registry_bad_instances) X(tunnels) X(ipc_errors)
+#define SHM_TOTALS(X)                                                                                        \
+    X(worker_restarts)                                                                                       \
+    X(control_restarts)                                                                                      \
+    X(registry_restarts)                                                                                     \
+    X(reloads)                                                                                               \
+    X(reload_failures)                                                                                       \
+    X(log_dropped)                                                                                           \
+    X(access_log_dropped)                                                                                    \
+    X(script_errors)                                                                                         \
+    X(script_fallbacks)                                                                                      \
+    X(script_quarantines)                                                                                    \
+    X(script_runaways)                                                                                       \
+    X(stats_series_dropped)                                                                                  \
+    X(connections_accepted)                                                                                  \
+    X(connections_refused)                                                                                   \
+    X(bad_requests)                                                                                          \
+    X(retries)                                                                                               \
+    X(upstream_connects)                                                                                     \
+    X(upstream_reused)                                                                                       \
+    X(registry_sync_errors)                                                                                  \
+    X(registry_sync_updates)                                                                                 \
+    X(probes)                                                                                                \
+    X(probe_failures)                                                                                        \
+    X(registry_bad_instances)                                                                                \
+    X(tunnels)                                                                                               \
+    X(ipc_errors)
 
-/* word, meaning; why client connections were closed, shown as fluxgate_connections_closed_total{reason="word"} */
-#define SHM_CLOSES(X)                                                                                              \
-    X(CLIENT, "client")             /* it closed or reset it */                                                    \
-    X(IDLE, "idle")                 /* timeouts.keepalive */                                                       \
-    X(REQUESTS, "requests")         /* limits.keepalive_requests */                                                \
-    X(AGE, "age")                   /* limits.max_connection_age */                                                \
-    X(SLOW, "client_timeout")       /* a head or a body that came too slowly */                                    \
-    X(BAD, "bad_request")           /* what stood behind it is not to be trusted */                                \
-    X(ANSWERED, "answered")         /* its answer was the last: Connection: close, HTTP/1.0, an early answer */    \
-    X(CUT, "cut")                   /* inside an answer that has no end */                                         \
-    X(TUNNEL, "tunnel")             /* an upgraded one is over */                                                  \
-    X(DRAINING, "draining")                                                                                        \
-    X(LIMIT, "limit")               /* limits.connections, at the door */                                          \
-    X(CLIENT_LIMIT, "client_limit") /* limits.connections_per_client, at the door */                               \
+/* word, meaning; why client connections were closed, shown as
+ * fluxgate_connections_closed_total{reason="word"} */
+#define SHM_CLOSES(X)                                                                                        \
+    X(CLIENT, "client")       /* it closed or reset it */                                                    \
+    X(IDLE, "idle")           /* timeouts.keepalive */                                                       \
+    X(REQUESTS, "requests")   /* limits.keepalive_requests */                                                \
+    X(AGE, "age")             /* limits.max_connection_age */                                                \
+    X(SLOW, "client_timeout") /* a head or a body that came too slowly */                                    \
+    X(BAD, "bad_request")     /* what stood behind it is not to be trusted */                                \
+    X(ANSWERED, "answered")   /* its answer was the last: Connection: close, HTTP/1.0, an early answer */    \
+    X(CUT, "cut")             /* inside an answer that has no end */                                         \
+    X(TUNNEL, "tunnel")       /* an upgraded one is over */                                                  \
+    X(DRAINING, "draining")                                                                                  \
+    X(LIMIT, "limit")               /* limits.connections, at the door */                                    \
+    X(CLIENT_LIMIT, "client_limit") /* limits.connections_per_client, at the door */                         \
     X(RECLAIMED, "reclaimed")       /* descriptors ran short */
 #define X(name, word) SHM_CLOSE_##name,
 enum shm_close { SHM_CLOSES(X) SHM_CLOSE_COUNT };
@@ -117,8 +143,9 @@ struct shm_totals {
     _Atomic uint64_t closed[SHM_CLOSE_COUNT];
 };
 
-/* What a worker's requests and retries were in each of the last seconds (core/proxy/retry.c): the retry budget is of all
- * workers together. The worker writes its own; every worker reads all. `second` is 0 where there is none. */
+/* What a worker's requests and retries were in each of the last seconds (core/proxy/retry.c): the retry
+ * budget is of all workers together. The worker writes its own; every worker reads all. `second` is 0 where
+ * there is none. */
 enum { SHM_BUDGET_SECONDS = 10 };
 struct shm_budget {
     struct {
@@ -130,11 +157,11 @@ struct shm_budget {
 /* One a worker. The worker writes it; supervisor and control read. */
 struct shm_worker {
     alignas(64) _Atomic int32_t pid;
-    _Atomic uint32_t generation;       /* config generation it serves new requests on */
-    _Atomic uint64_t heartbeat_us;     /* monotonic, once a loop turn and at least each 100 ms */
-    _Atomic uint64_t endpoints_seen;   /* endpoints_version its arrays are built from */
+    _Atomic uint32_t generation;         /* config generation it serves new requests on */
+    _Atomic uint64_t heartbeat_us;       /* monotonic, once a loop turn and at least each 100 ms */
+    _Atomic uint64_t endpoints_seen;     /* endpoints_version its arrays are built from */
     _Atomic uint64_t in_script_since_us; /* 0: not inside Lua; the watchdog's mark */
-    _Atomic uint32_t script;           /* shm_name id of the script it is in */
+    _Atomic uint32_t script;             /* shm_name id of the script it is in */
     _Atomic uint32_t connections, streams, tunnels;
     _Atomic uint32_t draining;
     alignas(64) struct shm_budget budget; /* kept over restarts: what was retried was retried */
@@ -149,68 +176,80 @@ struct shm_params {
 struct shm; /* opaque: the mapping's header and offsets */
 
 /* Maps the segment; the handle lives in it, so forked children use the same pointer. NULL with errno. */
-MUST_CHECK struct shm *shm_create(const struct shm_params *params);
+MUST_CHECK
+struct shm *shm_create(const struct shm_params *params);
 void shm_destroy(struct shm *shm);
 
-/* Control, once at its start and before any other call that writes the table: repairs what a predecessor killed in the
- * middle of a write left behind, and makes the index of slot_find anew. Harmless on a fresh segment. */
+/* Control, once at its start and before any other call that writes the table: repairs what a predecessor
+ * killed in the middle of a write left behind, and makes the index of slot_find anew. Harmless on a fresh
+ * segment. */
 void shm_control_adopt(struct shm *shm);
 
 struct shm_totals *shm_totals(struct shm *shm);
-struct shm_worker *shm_worker(struct shm *shm, unsigned worker);       /* worker < SHM_WORKERS_MAX */
-void *shm_stats_region(struct shm *shm, unsigned worker, size_t *bytes); /* zeroed at start, kept over worker restarts */
-const uint8_t *shm_secret(const struct shm *shm);                        /* 32 random bytes of this supervisor's life */
+struct shm_worker *shm_worker(struct shm *shm, unsigned worker); /* worker < SHM_WORKERS_MAX */
+void *shm_stats_region(
+    struct shm *shm, unsigned worker, size_t *bytes); /* zeroed at start, kept over worker restarts */
+const uint8_t *shm_secret(const struct shm *shm);     /* 32 random bytes of this supervisor's life */
 
-/* Names: text to a small id, for ever. shm_name_add is for the supervisor alone (before it sends a generation out);
- * everyone looks up. UINT32_MAX: full or too long / unknown. */
+/* Names: text to a small id, for ever. shm_name_add is for the supervisor alone (before it sends a generation
+ * out); everyone looks up. UINT32_MAX: full or too long / unknown. */
 uint32_t shm_name_add(struct shm *shm, struct slice name);
 uint32_t shm_name_find(struct shm *shm, struct slice name);
 const char *shm_name_text(struct shm *shm, uint32_t id); /* "" for an id never given */
 
-/* Connections by client address, over all workers, for limits.connections_per_client. `key` is a hash of the address that
- * clients can't choose, not 0. client_begin counts one and returns how many there are, it included; where a worker's table
- * is full it counts nothing and returns 0: the limit then lets pass. A worker empties its own table when it starts. */
+/* Connections by client address, over all workers, for limits.connections_per_client. `key` is a hash of the
+ * address that clients can't choose, not 0. client_begin counts one and returns how many there are, it
+ * included; where a worker's table is full it counts nothing and returns 0: the limit then lets pass. A
+ * worker empties its own table when it starts. */
 uint32_t client_begin(struct shm *shm, unsigned worker, uint64_t key);
 void client_end(struct shm *shm, unsigned worker, uint64_t key);
 void clients_clear(struct shm *shm, unsigned worker);
 
-/* A named 64-bit counter for Lua, made on first use by any process, kept over reloads. NULL where full or where the name
- * is longer than SHM_NAME_BYTES - 1. */
+/* A named 64-bit counter for Lua, made on first use by any process, kept over reloads. NULL where full or
+ * where the name is longer than SHM_NAME_BYTES - 1. */
 _Atomic uint64_t *shm_counter(struct shm *shm, struct slice name);
 
-/* ---- the endpoint table -------------------------------------------------------------------------------------------- */
-uint32_t shm_slots(const struct shm *shm);     /* highest slot in use + 1: where a scan ends */
+/* ---- the endpoint table
+ * -------------------------------------------------------------------------------------------- */
+uint32_t shm_slots(const struct shm *shm);             /* highest slot in use + 1: where a scan ends */
 uint64_t shm_endpoints_version(const struct shm *shm); /* moves with every publish. Hot: one load */
-struct slot *slot_at(struct shm *shm, uint32_t slot); /* NULL where out of range */
+struct slot *slot_at(struct shm *shm, uint32_t slot);  /* NULL where out of range */
 
-/* Consistent copy of the cold line (the counters as they happen to stand) and, where text is not NULL, of the text. False
- * where the slot is free or out of range; also, and then cold->seq is odd, where its writer stopped in the middle: the
- * version moves once that is repaired, and until then a reader keeps what it had. */
+/* Consistent copy of the cold line (the counters as they happen to stand) and, where text is not NULL, of the
+ * text. False where the slot is free or out of range; also, and then cold->seq is odd, where its writer
+ * stopped in the middle: the version moves once that is repaired, and until then a reader keeps what it had.
+ */
 bool slot_read(struct shm *shm, uint32_t slot, struct slot *cold, struct slot_text *text);
 
-/* Control only. slot_claim takes a free slot (counters zero, incarnation + 1, state UNPROVEN or as given) and publishes
- * it; SLOT_NONE where the table is full. slot_update rewrites text and weight; slot_set_state the state and its reason.
- * slot_remove sets GONE; shm_reap frees GONE slots whose active is 0 and which every live worker has seen gone. An
- * update keeps the id and the reason, and one that changes nothing publishes nothing; text_hash and the version do not move
- * for a reason alone. slot_find passes over what is GONE. */
-MUST_CHECK uint32_t slot_claim(struct shm *shm, uint32_t service, enum slot_state state, uint32_t weight, uint32_t port, const struct slot_text *text);
-void slot_update(struct shm *shm, uint32_t slot, uint32_t weight, uint32_t port, const struct slot_text *text);
+/* Control only. slot_claim takes a free slot (counters zero, incarnation + 1, state UNPROVEN or as given) and
+ * publishes it; SLOT_NONE where the table is full. slot_update rewrites text and weight; slot_set_state the
+ * state and its reason. slot_remove sets GONE; shm_reap frees GONE slots whose active is 0 and which every
+ * live worker has seen gone. An update keeps the id and the reason, and one that changes nothing publishes
+ * nothing; text_hash and the version do not move for a reason alone. slot_find passes over what is GONE. */
+MUST_CHECK
+uint32_t slot_claim(struct shm *shm, uint32_t service, enum slot_state state, uint32_t weight, uint32_t port,
+    const struct slot_text *text);
+void slot_update(
+    struct shm *shm, uint32_t slot, uint32_t weight, uint32_t port, const struct slot_text *text);
 void slot_set_state(struct shm *shm, uint32_t slot, enum slot_state state, const char *reason);
 void slot_remove(struct shm *shm, uint32_t slot);
 unsigned shm_reap(struct shm *shm);
-uint32_t slot_find(struct shm *shm, uint32_t service, struct slice id); /* control: linear or indexed; SLOT_NONE */
+uint32_t slot_find(
+    struct shm *shm, uint32_t service, struct slice id); /* control: linear or indexed; SLOT_NONE */
 
-/* Workers. Each worker has a column of its own, so that the requests of one that died are taken off again. Hot. */
+/* Workers. Each worker has a column of its own, so that the requests of one that died are taken off again.
+ * Hot. */
 void slot_begin(struct shm *shm, unsigned worker, uint32_t slot);
 void slot_end(struct shm *shm, unsigned worker, uint32_t slot);
 uint32_t slot_active(struct shm *shm, uint32_t slot);
-/* Result of an attempt: latency into the EWMA (time constant 10 s by the stamp), failures in a row. `failed`: a gateway
- * failure (connect, reset, timeout, bad response), never the client's leaving; it never lowers the EWMA, and on an endpoint without
- * one it counts as 1 s at least. Hot. */
+/* Result of an attempt: latency into the EWMA (time constant 10 s by the stamp), failures in a row. `failed`:
+ * a gateway failure (connect, reset, timeout, bad response), never the client's leaving; it never lowers the
+ * EWMA, and on an endpoint without one it counts as 1 s at least. Hot. */
 void slot_observe(struct shm *shm, uint32_t slot, uint32_t latency_us, bool failed, uint64_t now_us);
 uint32_t slot_latency_us(struct shm *shm, uint32_t slot, uint64_t now_us); /* decays without traffic */
 
-/* Supervisor, after the worker's process is gone: takes its column off every active count and clears its block. */
+/* Supervisor, after the worker's process is gone: takes its column off every active count and clears its
+ * block. */
 void shm_worker_reap(struct shm *shm, unsigned worker);
 
 #endif

@@ -192,9 +192,9 @@ gives_a_health_block_its_defaults(void **state)
     assert_int_equal(health->timeout_us, 2000000);
     assert_int_equal(health->rise, 2);
     assert_int_equal(health->fall, 3);
-    assert_string_equal(
-        health->policy.options.json, "{\"interval\": \"3s\", \"fast_interval\": \"3s\", \"timeout\": \"2s\", "
-                                     "\"rise\": 2, \"fall\": 3, \"jitter\": 0.1}");
+    assert_string_equal(health->policy.options.json,
+        "{\"interval\": \"3s\", \"fast_interval\": \"3s\", \"timeout\": \"2s\", "
+        "\"rise\": 2, \"fall\": 3, \"jitter\": 0.1}");
     unload(&loaded);
 }
 

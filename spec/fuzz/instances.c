@@ -25,7 +25,7 @@ row_check(const struct known_instance *row)
     require(view->service.len > 0 && view->service.len < SHM_NAME_BYTES && text_is_utf8(view->service));
     require(view->zone.len < SLOT_ZONE_BYTES && view->metadata.len < SLOT_META_BYTES);
     require(view->host.len > 0 && view->host.len < SLOT_HOST_BYTES);
-    require(view->weight >= 1 && view->weight <= 65535);
+    require(view->weight <= 65535);
     require(row->connect_port >= 1 && row->connect_port <= 65535);
     require(row->connect_host.len > 0 && row->connect_host.len < SLOT_HOST_BYTES);
     require(row->path_prefix.len < SLOT_PATH_BYTES && view->health_path.len < SLOT_PATH_BYTES);

@@ -1,5 +1,6 @@
 -- fluxgate/fakes.lua: the test kit's endpoints, requests and results. To a script they look like the
--- gateway's views: the same fields and methods, reading a name that is none raises, and so does every write.
+-- gateway's views: the same fields and methods, reading a name that is none raises, and so does every
+-- write.
 local sha256 = require "fluxgate.sha256"
 
 local fakes = {}
@@ -159,13 +160,17 @@ end
 
 local REQUEST = {
     method = true, path = true, query = true, host = true, client_ip = true, attempt = true, ctx = true,
+    id = true, scheme = true, route = true, service = true,
 }
 local request_view = view("request", REQUEST, methods)
+fakes.request_methods = methods -- chain.lua adds those of filters
 
 function fakes.request(fields)
     local made = setmetatable({}, request_view)
     local row = {
         method = "GET", path = "/", query = "", host = "example.com", client_ip = "192.0.2.1", ctx = {},
+        id = "6f1c8a52-0000-4000-8000-000000000001", scheme = "http", route = "test", service = "test",
+        body = "",
         cookies = {}, tried = {}, set_cookies = {}, bound = {},
     }
     for key, value in pairs(fields) do row[key] = value end
@@ -173,7 +178,25 @@ function fakes.request(fields)
     row.headers = {}
     for name, value in pairs(fields.headers or {}) do row.headers[name:lower()] = value end
     data[made] = row
+    if fields.cookies then
+        local pairs_of = {}
+        for name, value in pairs(fields.cookies) do pairs_of[#pairs_of + 1] = name .. "=" .. value end
+        table.sort(pairs_of)
+        row.headers.cookie = row.headers.cookie or table.concat(pairs_of, "; ")
+    else
+        fakes.read_cookies(made)
+    end
     return made
+end
+
+-- The cookies that the Cookie header holds, read again when a filter changed it; the first of a name
+-- counts.
+function fakes.read_cookies(request)
+    local row = data[request]
+    row.cookies = {}
+    for name, value in (row.headers.cookie or ""):gmatch("([^%s=;]+)=([^;]*)") do
+        row.cookies[name] = row.cookies[name] or value
+    end
 end
 
 -- A pick for `request` begins: its cookies are forgotten, and bound() looks in `fleet`.

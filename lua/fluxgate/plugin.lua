@@ -1,6 +1,6 @@
--- fluxgate/plugin.lua: from a file to a living strategy or policy. The same code in gateway, checker and test
--- kit: only `host` differs, which has read(path), script_dirs, lua_path, share and the primitives of the
--- gateway table.
+-- fluxgate/plugin.lua: from a file to a living strategy or policy. The same code in gateway, checker and
+-- test kit: only `host` differs, which has read(path), script_dirs, lua_path, share and the primitives of
+-- the gateway table.
 local base64 = require "fluxgate.base64"
 local options = require "fluxgate.options"
 local sandbox = require "fluxgate.sandbox"
@@ -10,6 +10,7 @@ local DEPTH_MAX = 8 -- strategies made of strategies made of …
 local KINDS = {
     strategy = { functions = { "pick" }, what = "a strategy" },
     policy = { functions = { "probe", "judge" }, what = "a health policy" },
+    filter = { functions = {}, any = { "on_request", "on_response", "on_log" }, what = "a filter" },
 }
 local LEVELS = { debug = 0, info = 1, warn = 2, error = 3 }
 
@@ -65,7 +66,7 @@ function Loader:gateway()
         if type(value) ~= "string" then error(what .. ": expected a string, got " .. type(value), 3) end
         return value
     end
-    return {
+    local gateway = {
         name = "fluxgate", version = host.version, zone = host.zone, api = API, QUEUE = host.QUEUE,
         now = host.now,
         random = host.random,
@@ -87,6 +88,8 @@ function Loader:gateway()
             return options.check(service.options_path, given, schema)
         end,
     }
+    for name, value in pairs(host.extra or {}) do gateway[name] = value end
+    return gateway
 end
 
 -- The table that a file returns; each file is run once a state, however many services use it.
@@ -120,7 +123,12 @@ local function check_instance(instance, kind, shown)
             error(("%s: %s needs a function %s"):format(shown, KINDS[kind].what, name), 0)
         end
     end
-    for _, name in ipairs { "on_change", "on_result", "export", "observe" } do
+    local any = KINDS[kind].any
+    if any and not (instance[any[1]] or instance[any[2]] or instance[any[3]]) then
+        local names = table.concat(any, ", ")
+        error(("%s: %s needs one of the functions %s"):format(shown, KINDS[kind].what, names), 0)
+    end
+    for _, name in ipairs(any or { "on_change", "on_result", "export", "observe" }) do
         if instance[name] ~= nil and type(instance[name]) ~= "function" then
             error(("%s: %s must be a function, it is a %s"):format(shown, name, type(instance[name])), 0)
         end

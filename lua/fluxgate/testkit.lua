@@ -1,15 +1,17 @@
--- fluxgate/testkit.lua: drives strategies and health policies without a gateway, under busted and plain
--- luajit. The files are loaded by the gateway's own loader into the gateway's own sandbox; endpoints,
+-- fluxgate/testkit.lua: drives strategies, health policies and filters without a gateway, under busted and
+-- plain luajit. The files are loaded by the gateway's own loader into the gateway's own sandbox; endpoints,
 -- requests, clock and dice are fakes.
 --
 --     local kit = require "fluxgate.testkit"
 --     local strategy, fleet = kit.strategy("round_robin"), kit.backends { { weight = 3 }, {} }
 --     local backend = strategy:pick(kit.request { path = "/x" }, fleet)
+local chain = require "fluxgate.chain"
 local fakes = require "fluxgate.fakes"
 local options = require "fluxgate.options"
 local plugin = require "fluxgate.plugin"
 local policies = require "fluxgate.policy"
 local sha256 = require "fluxgate.sha256"
+local waits = require "fluxgate.waits"
 
 local kit = { logs = {} }
 
@@ -59,6 +61,8 @@ kit.QUEUE = host.QUEUE
 -- Starts afresh: clock at 1000 s, no counters, no log lines, dice from `seed`. Call it in before_each.
 function kit.seed(seed)
     state = { now = 1000, counters = {}, dice = (seed or 1) % 2147483646 + 1 }
+    state.random = host.random
+    waits.reset(state)
     for _ = 1, 8 do roll() end -- near seeds begin with near numbers
     for i = #kit.logs, 1, -1 do kit.logs[i] = nil end
 end
@@ -66,9 +70,9 @@ kit.seed(1)
 
 function kit.now() return state.now end
 
--- Moves the clock on by a number of seconds or a duration such as "10s".
+-- Moves the clock on by a number of seconds or a duration such as "10s"; timers that fall due run.
 function kit.advance(duration)
-    state.now = state.now + assert(options.duration(duration))
+    waits.advance(state.now + assert(options.duration(duration)))
     return state.now
 end
 
@@ -119,6 +123,42 @@ function kit.policy(name, given)
     local service = { name = "test", options_path = "services.test.health" }
     service.endpoints = function() return {} end
     return (plugin.new_loader(host):make("policy", file, plugin.display(host, file), given or {}, service))
+end
+
+-- The host of filters: the same, with what only they may call.
+local filter_host = setmetatable({ extra = waits.extra }, { __index = host })
+
+-- An instance of the filter `name` (or of a path that ends in .lua), made as for a route named "test".
+function kit.filter(name, given)
+    local file = locate(name, "filters/")
+    local route = { name = "test", options_path = "routes.test.filters.options" }
+    local loader = plugin.new_loader(filter_host)
+    return (loader:make("filter", file, plugin.display(host, file), given or {}, route))
+end
+
+-- What becomes of a request that passes `filters`: one, or a list whose items may be { filter, on_error =
+-- "skip" }. `request` is a kit.request or its fields (with body, body_cut: the client left in the middle).
+-- The endpoint is { status, headers, body or chunks }, or a function of the request that it sees. Returns {
+-- forwarded (nil: it went nowhere), status, headers, lines, body, compressed, reason, errors }.
+function kit.run(filters, request, endpoint)
+    local entries = {}
+    if filters.on_request or filters.on_response or filters.on_log then filters = { filters } end
+    for i, item in ipairs(filters) do
+        entries[i] = { filter = item[1] or item, on_error = item.on_error or "fail" }
+    end
+    if getmetatable(request) ~= false then request = fakes.request(request or {}) end
+    return chain.run(waits.run, entries, request, endpoint)
+end
+
+-- Answers for gateway.fetch, kit.fetched() what was asked for; kit.metrics() what was counted; kit.key() a
+-- key for gateway.public_key: waits.lua says how.
+kit.on_fetch, kit.fetched, kit.metrics, kit.key = waits.on_fetch, waits.fetched, waits.metrics, waits.key
+
+-- The shared dictionary `name`, as filters see it. `max` entries make it full.
+function kit.dict(name, max)
+    local dict = waits.extra.dict(name)
+    dict.max = max or dict.max
+    return dict
 end
 
 -- Endpoints, as pick() gets them: sorted by id, without those that may not be picked. Each row may have id,

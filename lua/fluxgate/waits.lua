@@ -1,0 +1,363 @@
+-- fluxgate/waits.lua: what filters call on the gateway, for the test kit: fetch, sleep, timers and spawned
+-- functions on the kit's clock, and the shared dictionaries. A task is a coroutine that yields the time to
+-- wake at; the clock jumps from one to the next, so a spec never waits.
+local sha256 = require "fluxgate.sha256"
+
+local waits = {}
+
+local SPAWNED_MAX = 1024
+local state, clock -- tasks, rules, dicts and metrics of the running spec; the kit's clock
+
+function waits.reset(kit_clock)
+    clock = kit_clock
+    state = { tasks = {}, rules = {}, fetched = {}, dicts = {}, metrics = {}, current = nil, spawned = 0 }
+end
+
+local function resume(task)
+    local outer = state.current
+    state.current = task
+    local results = { coroutine.resume(task.co, unpack(task.args, 1, task.count)) }
+    state.current = outer
+    task.args, task.count = {}, 0
+    if coroutine.status(task.co) == "dead" then
+        task.done, task.ok, task.wrong = true, results[1], results[2]
+        if task.on_done then task.on_done() end
+    else
+        task.wake = results[2]
+        state.tasks[#state.tasks + 1] = task
+    end
+end
+
+local function start(fn, ...)
+    local task = { co = coroutine.create(fn), args = { ... }, count = select("#", ...), waited = 0 }
+    resume(task)
+    return task
+end
+
+-- Runs the earliest task that is due until `limit`; false where there is none.
+local function step(limit)
+    local at
+    for i, task in ipairs(state.tasks) do
+        if task.wake <= limit and (not at or task.wake < state.tasks[at].wake) then at = i end
+    end
+    if not at then return false end
+    local task = table.remove(state.tasks, at)
+    clock.now = math.max(clock.now, task.wake)
+    if task.tick then task.tick() else resume(task) end
+    return true
+end
+
+-- The clock goes to `target`, and all that is due on the way runs.
+function waits.advance(target)
+    while step(target) do end
+    clock.now = target
+end
+
+-- Runs fn as a task to its end, however far the clock has to go. true, or false and the error.
+function waits.run(fn, limit, ...)
+    local task = start(fn, ...)
+    while not task.done do
+        if task.wake - clock.now + task.waited > limit then
+            for i, other in ipairs(state.tasks) do
+                if other == task then table.remove(state.tasks, i) break end
+            end
+            return false, "the filter waited longer than timeouts.filter"
+        end
+        task.waited = task.waited + task.wake - clock.now
+        step(math.huge)
+    end
+    while step(clock.now) do end -- what it spawned
+    return task.ok, task.wrong
+end
+
+local function wait_until(what, time)
+    local task = state.current
+    if not task or coroutine.running() ~= task.co then
+        error(what .. " may wait only in on_request, on_response and timers", 3)
+    end
+    coroutine.yield(time)
+end
+
+-- Answers of fetch: `given` is { status, headers, body, delay (seconds) }, { failure = "connect_refused" },
+-- or a function(url, options) that returns one. The newest rule whose Lua pattern finds itself in the URL
+-- counts.
+function waits.on_fetch(pattern, given) table.insert(state.rules, 1, { pattern = pattern, given = given }) end
+
+-- What was fetched, in order: { url, method, headers, body }.
+function waits.fetched() return state.fetched end
+
+-- metric name → label values joined by "," → sum.
+function waits.metrics() return state.metrics end
+
+local extra = {}
+waits.extra = extra -- joins the gateway table of a filter
+
+function extra.fetch(url, options)
+    options = options or {}
+    if type(url) ~= "string" or not (url:find("^https?://[^/]") or url:find("^service://[^/]")) then
+        error("gateway.fetch: expected a URL http://…, https://… or service://NAME/…", 2)
+    end
+    local seen = { url = url, method = options.method or "GET", headers = options.headers or {} }
+    seen.body, seen.timeout = options.body, options.timeout
+    state.fetched[#state.fetched + 1] = seen
+    local given
+    for _, rule in ipairs(state.rules) do
+        if url:find(rule.pattern) then given = rule.given break end
+    end
+    if type(given) == "function" then given = given(url, seen) end
+    given = given or { failure = "connect_refused" }
+    local timeout, delay = options.timeout or 5, given.delay or 0
+    wait_until("gateway.fetch", clock.now + math.min(delay, timeout))
+    if delay > timeout then return nil, "response_timeout: no answer within " .. timeout .. " s" end
+    if given.failure then return nil, given.failure .. ": " .. url end
+    if #(given.body or "") > (options.max_body or 1024 * 1024) then
+        return nil, "limit: the body is too large"
+    end
+    local headers = {}
+    for name, value in pairs(given.headers or {}) do headers[name:lower()] = value end
+    return { status = given.status or 200, headers = headers, body = given.body or "" }
+end
+
+function extra.sleep(seconds) wait_until("gateway.sleep", clock.now + seconds) end
+
+function extra.spawn(fn, ...)
+    if state.spawned >= SPAWNED_MAX then return nil, "limit: too many spawned functions run" end
+    state.spawned = state.spawned + 1
+    local task = { co = coroutine.create(fn), args = { ... }, count = select("#", ...), waited = 0 }
+    task.wake = clock.now
+    task.on_done = function() state.spawned = state.spawned - 1 end
+    state.tasks[#state.tasks + 1] = task
+    return true
+end
+
+-- No jitter: a spec says when a timer runs.
+function extra.every(seconds, fn)
+    local timer, running = { wake = clock.now + seconds }, nil
+    function timer.tick()
+        timer.wake = timer.wake + seconds
+        state.tasks[#state.tasks + 1] = timer
+        if not running or running.done then running = start(fn) end
+    end
+    state.tasks[#state.tasks + 1] = timer
+end
+
+function extra.time() return 1700000000 + clock.now end
+
+-- dictionaries
+local dicts = {}
+dicts.__index = dicts
+
+function dicts:entry(key)
+    local entry = self.entries[key]
+    if entry and entry.ends and entry.ends <= clock.now then
+        self.entries[key], self.count = nil, self.count - 1
+        return nil
+    end
+    return entry
+end
+
+function dicts:make(key, ttl)
+    if self.count >= self.max then return nil end
+    local entry = { ends = ttl and clock.now + ttl }
+    self.entries[key], self.count = entry, self.count + 1
+    return entry
+end
+
+function dicts:get(key)
+    local entry = self:entry(key)
+    return entry and entry.value
+end
+
+function dicts:set(key, value, ttl)
+    local entry = self:entry(key) or self:make(key)
+    if not entry then return nil, "full" end
+    entry.value, entry.ends = value, ttl and clock.now + ttl
+    return true
+end
+
+function dicts:add(key, value, ttl)
+    if self:entry(key) then return false end
+    return self:set(key, value, ttl)
+end
+
+function dicts:incr(key, by, initial, ttl)
+    local entry = self:entry(key)
+    if not entry then
+        if not initial then return nil, "not found" end
+        entry = self:make(key, ttl)
+        if not entry then return nil, "full" end
+        entry.value = initial
+    end
+    if type(entry.value) ~= "number" then return nil, "not a number" end
+    entry.value = entry.value + by
+    return entry.value
+end
+
+function dicts:delete(key)
+    if self:entry(key) then self.entries[key], self.count = nil, self.count - 1 end
+end
+
+function dicts:ttl(key)
+    local entry = self:entry(key)
+    return entry and entry.ends and entry.ends - clock.now
+end
+
+-- A bucket of `burst` that fills by `rate` a second. A full dictionary: nil, "full".
+function dicts:take(key, rate, burst, cost)
+    cost = cost or 1
+    local entry = self:entry(key) or self:make(key)
+    if not entry then return nil, "full" end
+    local left = math.min(burst, (entry.left or burst) + (clock.now - (entry.at or clock.now)) * rate)
+    entry.at = clock.now
+    if left + 1e-9 < cost then
+        entry.left = left
+        return false, (cost - left) / rate
+    end
+    entry.left = left - cost
+    return true, entry.left
+end
+
+function extra.dict(name)
+    local dict = state.dicts[name]
+    if not dict then
+        dict = setmetatable({ entries = {}, count = 0, max = 65536 }, dicts)
+        state.dicts[name] = dict
+    end
+    return dict
+end
+
+function extra.metric(_, name)
+    state.metrics[name] = state.metrics[name] or {}
+    local sums = state.metrics[name]
+    return {
+        add = function(_, n, ...)
+            local key = table.concat({ ... }, ",")
+            sums[key] = (sums[key] or 0) + n
+        end,
+        set = function(_, n, ...) sums[table.concat({ ... }, ",")] = n end,
+    }
+end
+
+-- bytes and keys
+local ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+function extra.base64_encode(bytes)
+    local out = bytes:gsub("..?.?", function(part)
+        local a, b, c = part:byte(1, 3)
+        local n = a * 65536 + (b or 0) * 256 + (c or 0)
+        local text = ""
+        for shift = 18, 0, -6 do
+            local at = math.floor(n / 2 ^ shift) % 64 + 1
+            text = text .. ALPHABET:sub(at, at)
+        end
+        return text:sub(1, #part + 1) .. ("="):rep(3 - #part)
+    end)
+    return out
+end
+
+function extra.base64_decode(text)
+    local core = text:match("^([%w+/]*)=?=?$")
+    if not core or #text % 4 ~= 0 then return nil, "base64: a byte or a length that none has" end
+    local bits, value, out = 0, 0, {}
+    for letter in core:gmatch(".") do
+        value, bits = value * 64 + ALPHABET:find(letter, 1, true) - 1, bits + 6
+        if bits >= 8 then
+            bits = bits - 8
+            out[#out + 1] = string.char(math.floor(value / 2 ^ bits))
+            value = value % 2 ^ bits
+        end
+    end
+    return table.concat(out)
+end
+
+function extra.hex(bytes)
+    return (bytes:gsub(".", function(byte) return ("%02x"):format(byte:byte()) end))
+end
+
+function extra.random_bytes(n)
+    local bytes = {}
+    for i = 1, n do bytes[i] = string.char(clock.random(256) - 1) end
+    return table.concat(bytes)
+end
+
+function extra.uuid()
+    local hex = extra.hex(extra.random_bytes(16))
+    return ("%s-%s-4%s-8%s-%s"):format(hex:sub(1, 8), hex:sub(9, 12), hex:sub(14, 16), hex:sub(18, 20),
+        hex:sub(21))
+end
+
+function extra.equal(a, b) return a == b end
+
+-- A public key of a spec: what public_key(text) or a JWK with this kid gives. `algorithm` is what it
+-- verifies, and `sign(data)` says which signature is the right one.
+function waits.key(text_or_kid, algorithm, sign)
+    state.keys = state.keys or {}
+    state.keys[text_or_kid] = { algorithm = algorithm, sign = sign }
+end
+
+function extra.public_key(source)
+    local made
+    if type(source) == "table" and source.kty == "oct" then
+        local secret = require("fluxgate.base64").decode(source.k)
+        if not secret then return nil, "public_key: k is no base64url" end
+        made = { algorithm = "HS256", sign = function(data) return sha256.hmac(secret, data) end }
+    else
+        made = (state.keys or {})[type(source) == "table" and source.kid or source]
+    end
+    if not made then return nil, "public_key: no key" end
+    return { verify = function(_, algorithm, data, signature)
+        return algorithm == made.algorithm and signature == made.sign(data)
+    end }
+end
+
+local function read_ip(text)
+    local a, b, c, d = text:match("^(%d+)%.(%d+)%.(%d+)%.(%d+)$")
+    if a then
+        local bytes = { tonumber(a), tonumber(b), tonumber(c), tonumber(d) }
+        for _, byte in ipairs(bytes) do
+            if byte > 255 then return nil end
+        end
+        return bytes
+    end
+    if not text:find("^[%x:]+$") or not text:find(":", 1, true) then return nil end
+    local head, tail = text:match("^(.-)::(.*)$")
+    local bytes = {}
+    local function words(part, into)
+        for word in part:gmatch("%x+") do
+            local value = tonumber(word, 16)
+            into[#into + 1], into[#into + 2] = math.floor(value / 256), value % 256
+        end
+        return into
+    end
+    words(head or text, bytes)
+    local rest = words(tail or "", {})
+    if not head and #bytes ~= 16 then return nil end
+    while #bytes + #rest < 16 do bytes[#bytes + 1] = 0 end
+    for _, byte in ipairs(rest) do bytes[#bytes + 1] = byte end
+    return #bytes == 16 and bytes or nil
+end
+
+function extra.ip_set(list)
+    local nets = {}
+    for i, entry in ipairs(list) do
+        local address, bits = tostring(entry):match("^([^/]+)/?(%d*)$")
+        local bytes = address and read_ip(address)
+        bits = bits ~= "" and tonumber(bits) or bytes and #bytes * 8
+        if not bytes or bits > #bytes * 8 then error("ip_set: no CIDR: " .. tostring(entry), 2) end
+        nets[i] = { bytes = bytes, bits = bits }
+    end
+    return { has = function(_, ip)
+        local bytes = read_ip(ip)
+        for _, net in ipairs(bytes and nets or {}) do
+            local same = #net.bytes == #bytes
+            for i = 1, same and math.ceil(net.bits / 8) or 0 do
+                local unit = 2 ^ math.max(0, 8 * i - net.bits)
+                same = same and math.floor(net.bytes[i] / unit) == math.floor(bytes[i] / unit)
+            end
+            if same then return true end
+        end
+        return false
+    end }
+end
+
+return waits

@@ -154,6 +154,8 @@ struct config_service {
     struct config_queue_limits queue;
     struct config_body_limits body;
     struct config_retry retry;
+    uint64_t slow_start_us; /* how long an endpoint's weight grows from a tenth to the whole; 0: not at all */
+    uint32_t panic_percent; /* fewer healthy endpoints than this: the others are picked too; 0: never */
     struct place place;
 };
 

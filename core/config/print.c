@@ -306,6 +306,8 @@ print_service(struct print *print, const struct config_service *service)
     row_scalars(print, "      ", &service_limits_block, service);
     strbuf_add_text(out, "    retry:\n");
     print_retry(print, "      ", &service->retry);
+    row_scalars(print, "    ", &service_block, service);
+    strbuf_printf(out, "    panic: %u%%\n", service->panic_percent);
 }
 
 /* ---- the rest

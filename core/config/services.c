@@ -298,6 +298,20 @@ take_service_retry(struct load *load, const struct node *node, void *target)
     block_read(load, &retry_block, node, &service->retry);
 }
 
+static void
+take_panic(struct load *load, const struct node *node, void *target)
+{
+    struct config_service *service = target;
+    const char *text = node->kind == NODE_SCALAR ? node->text : "";
+    size_t len = strlen(text);
+    uint64_t percent;
+    if (len > 1 && text[len - 1] == '%' && text_parse_u64((struct slice){text, len - 1}, 100, &percent)) {
+        service->panic_percent = (uint32_t)percent;
+    } else {
+        value_refuse(load, node, "a share from 0% to 100%, such as 50%");
+    }
+}
+
 static const struct key service_keys[] = {
     {"discover", KEY_OTHER, 0, 0, 0, NULL, take_discover},
     {"endpoints", KEY_OTHER, 0, 0, 0, NULL, take_endpoints},
@@ -308,8 +322,8 @@ static const struct key service_keys[] = {
     {"limits", KEY_OTHER, 0, 0, 0, NULL, take_service_limits},
     {"retry", KEY_OTHER, 0, 0, 0, NULL, take_service_retry},
     {"tls", KEY_LATER, 0, 0, 0, NULL, NULL},
-    {"slow_start", KEY_LATER, 0, 0, 0, NULL, NULL},
-    {"panic", KEY_LATER, 0, 0, 0, NULL, NULL},
+    {"slow_start", KEY_DURATION, offsetof(struct config_service, slow_start_us), 0, 0, NULL, NULL},
+    {"panic", KEY_OTHER, 0, 0, 0, NULL, take_panic},
     {"protocol", KEY_LATER, 0, 0, 0, NULL, NULL},
 };
 BLOCK(service, "a service", service_keys);

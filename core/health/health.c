@@ -510,6 +510,11 @@ health_use(struct health *health, const struct config *config, struct script *sc
         memset(health->service_of, 0xff, SHM_NAMES_MAX * sizeof *health->service_of);
         return;
     }
+    for (size_t i = 0; i < config->service_count; i++) {
+        const uint32_t id = shm_name_find(health->shm, slice_of(config->services[i].name));
+        const uint32_t old = id < SHM_NAMES_MAX ? health->service_of[id] : SLOT_NONE;
+        if (old != SLOT_NONE) counts[i].in_panic = health->counts[old].in_panic;
+    }
     free(health->counts);
     health->counts = counts;
     health->config = config;

@@ -75,6 +75,8 @@ TAILQ_HEAD(target_queue, target);
 
 struct service_counts { /* of one scan */
     uint32_t pickable, ejected;
+    uint32_t countable, healthy; /* what service.panic goes by, as core/script/refresh.c counts */
+    bool in_panic;               /* outlives the scan */
 };
 
 struct health {

@@ -20,7 +20,8 @@ counts_of(struct health *health, uint32_t service)
 static void
 counts_make(struct health *health)
 {
-    memset(health->counts, 0, (health->config->service_count + 1) * sizeof *health->counts);
+    for (size_t i = 0; i < health->config->service_count; i++)
+        health->counts[i] = (struct service_counts){.in_panic = health->counts[i].in_panic};
     for (uint32_t i = 0; i < health->cap; i++) {
         const struct target *target = health->targets[i];
         struct service_counts *counts = target == NULL ? NULL : counts_of(health, target->service);
@@ -31,6 +32,25 @@ counts_make(struct health *health)
             target->state == SLOT_HEALTHY || target->state == SLOT_UNPROVEN || target->state == SLOT_SUSPECT;
         counts->pickable += is_ejected || is_up;
         counts->ejected += is_ejected;
+        counts->countable += target->state != SLOT_DRAINING && target->state != SLOT_MAINTENANCE;
+        counts->healthy += target->state == SLOT_HEALTHY || target->state == SLOT_SUSPECT;
+    }
+}
+
+/* The workers pick by themselves; here it is said and counted, once for all of them. */
+static void
+panic_watch(struct health *health, const struct config_service *service, struct service_counts *counts)
+{
+    bool in_panic = (uint64_t)counts->healthy * 100 < (uint64_t)counts->countable * service->panic_percent;
+    if (in_panic == counts->in_panic) return;
+    counts->in_panic = in_panic;
+    if (in_panic) {
+        atomic_fetch_add_explicit(&shm_totals(health->shm)->panics, 1, memory_order_relaxed);
+        log_warnx("too few healthy endpoints: the others are picked too", F_STR("service", service->name),
+            F_UINT("healthy", counts->healthy), F_UINT("endpoints", counts->countable),
+            F_UINT("panic_percent", service->panic_percent));
+    } else {
+        log_info("enough healthy endpoints again", F_STR("service", service->name));
     }
 }
 
@@ -53,6 +73,7 @@ target_eject(struct target *target, struct service_counts *counts, uint32_t fail
     span = (uint64_t)((double)span * (0.9 + 0.2 * health_random(health)));
     target->eject_until_us = now_us + span;
     counts->ejected++;
+    atomic_fetch_add_explicit(&shm_totals(health->shm)->ejections, 1, memory_order_relaxed);
     snprintf(reason, sizeof reason, "ejected for %u s: %u requests failed in a row",
         (unsigned)(span / 1000000), failures);
     target_state(target, SLOT_EJECTED, reason);
@@ -98,6 +119,8 @@ void
 passive_scan(struct health *health, uint64_t now_us)
 {
     counts_make(health);
+    for (size_t i = 0; i < health->config->service_count; i++)
+        panic_watch(health, &health->config->services[i], &health->counts[i]);
     for (uint32_t i = 0; i < health->cap; i++) {
         if (health->targets[i] != NULL) target_observe(health->targets[i], now_us);
     }

@@ -481,6 +481,8 @@ static const struct {
     {"stats_series_dropped", "Requests not counted by series because a worker's table was full."},
     {"connections_accepted", "Client connections accepted."},
     {"connections_refused", "Client connections closed at once because of a limit."},
+    {"ejections", "Endpoints ejected on passive evidence."},
+    {"panics", "Times that a service fell below its panic share of healthy endpoints."},
     {"bad_requests", "Requests refused as not valid HTTP."},
     {"retries", "Attempts after the first of a request."},
     {"upstream_connects", "Connections opened to endpoints."},

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/clock.h"
 #include "core/base/text.h"
 
 static enum tier
@@ -23,6 +24,25 @@ tier_of(const struct slot *cold)
     case SLOT_STATE_COUNT: break;
     }
     return TIER_NEVER;
+}
+
+/* Envoy's slow start with its defaults (min_weight_percent 10, aggression 1): weight × max(10 %, elapsed ÷
+ * window), here in steps of 5 % of the window, since each step rebuilds what on_change prepared. */
+enum { RAMP_STEPS = 20, RAMP_LEAST = 2 };
+
+static double
+effective_weight(struct script *script, const struct service *service, const struct slot *cold)
+{
+    uint64_t window = service->config->slow_start_us;
+    if (LIKELY(window == 0)) return cold->weight;
+    uint64_t now = clock_now_us(), elapsed = now > cold->up_us ? now - cold->up_us : 0;
+    if (elapsed >= window) return cold->weight;
+    double width = (double)window / RAMP_STEPS;
+    uint64_t step = (uint64_t)((double)elapsed / width);
+    uint64_t due =
+        cold->up_us + (uint64_t)((double)(step + 1) * width) + 1; /* + 1: past what was rounded off */
+    if (script->ramp_due_us == 0 || due < script->ramp_due_us) script->ramp_due_us = due;
+    return cold->weight * (double)(step < RAMP_LEAST ? RAMP_LEAST : step) / RAMP_STEPS;
 }
 
 static struct service *
@@ -119,10 +139,11 @@ scan_slot(struct script *script, uint32_t slot)
     known->port = cold.port;
     known->state = cold.state;
     known->tier = tier_of(&cold);
+    known->effective_weight = effective_weight(script, service, &cold);
     if (known->view != NULL) {
         known->view->weight = cold.weight;
         known->view->port = cold.port;
-        known->view->effective_weight = cold.weight;
+        known->view->effective_weight = known->effective_weight;
     }
     return true;
 }
@@ -150,6 +171,31 @@ service_reserve(struct service *service, uint32_t count)
     return true;
 }
 
+static bool
+is_countable(const struct member *member)
+{
+    return member->weight > 0 && member->state != SLOT_DRAINING && member->state != SLOT_MAINTENANCE;
+}
+
+/* Where fewer than service.panic are healthy, the healthy few would only be run over: all are picked, as
+ * Envoy's panic threshold has it. What is draining, in maintenance or weighs 0 neither counts nor comes back.
+ */
+static void
+service_panic(struct service *service)
+{
+    uint64_t total = 0, good = 0;
+    if (LIKELY(service->config->panic_percent == 0)) return;
+    for (uint32_t i = 0; i < service->member_count; i++) {
+        if (!is_countable(service->members[i])) continue;
+        total++;
+        good += service->members[i]->tier == TIER_GOOD;
+    }
+    if (good * 100 >= total * service->config->panic_percent) return;
+    for (uint32_t i = 0; i < service->member_count; i++) {
+        if (is_countable(service->members[i])) service->members[i]->tier = TIER_GOOD;
+    }
+}
+
 /* Sorts the members into tiers; answers a hash of everything that on_change could care for. */
 static uint64_t
 service_arrange(struct service *service)
@@ -158,6 +204,7 @@ service_arrange(struct service *service)
     uint64_t signature = text_hash(SLICE_LIT("members"));
     if (service->member_count > 1)
         qsort(service->members, service->member_count, sizeof(struct member *), compare_members);
+    service_panic(service);
     service->tier = TIER_COUNT;
     for (int tier = 0; tier < TIER_COUNT; tier++) {
         service->tier_start[tier] = at;
@@ -171,7 +218,7 @@ service_arrange(struct service *service)
     for (uint32_t i = 0; i < service->member_count; i++) {
         const struct member *member = service->members[i];
         const uint64_t row[] = {signature, member->slot, member->incarnation, member->weight, member->port,
-            member->state, member->text_hash};
+            member->state, member->text_hash, (uint64_t)(member->effective_weight * 1000), member->tier};
         signature = text_hash((struct slice){(const char *)row, sizeof row});
         if (member->tier == TIER_BOUND) service->bindable++;
     }
@@ -187,7 +234,7 @@ script_push_view(lua_State *L, struct member *member)
         lua_call(L, 0, 1);
         struct fg_backend *view = (struct fg_backend *)lua_topointer(L, -1);
         *view = (struct fg_backend){member->slot, member->incarnation, member->weight, member->port,
-            member->weight, (uint64_t)(uintptr_t)member};
+            member->effective_weight, (uint64_t)(uintptr_t)member};
         lua_rawseti(L, -2, (int)member->slot + 1);
         member->view = view; /* only once the table holds it */
     }
@@ -300,7 +347,10 @@ script_refresh(struct script *script)
     /* Policies look at one endpoint at a time, so control needs no arrays. */
     if (script->env.shm == NULL || script->env.role == SCRIPT_CONTROL) return;
     uint64_t version = shm_endpoints_version(script->env.shm);
-    if (LIKELY(script->has_refreshed && version == script->endpoints_seen)) return;
+    if (LIKELY(script->has_refreshed && version == script->endpoints_seen &&
+               (script->ramp_due_us == 0 || clock_now_us() < script->ramp_due_us)))
+        return;
+    script->ramp_due_us = 0;
     bool is_complete = scan_all(script);
     if (!is_complete) {
         log_errorx("out of memory: endpoints are not up to date");

@@ -31,6 +31,7 @@ struct member {
     struct fg_backend *view; /* in Lua's memory, kept by the `views` table; NULL until Lua saw it */
     uint32_t slot, incarnation, service;
     uint32_t weight, port, state;
+    double effective_weight; /* slow start applied */
     enum tier tier;
     bool is_offered;   /* in its service's array now */
     bool was_seen;     /* mark of the running scan */
@@ -89,6 +90,7 @@ struct script {
     struct member **by_slot;
     uint32_t slot_cap;
     uint64_t endpoints_seen;
+    uint64_t ramp_due_us; /* when the next effective weight moves by slow start; 0: none will */
     bool has_refreshed, is_lost;
     struct shm_worker *mark; /* NULL but in a worker */
     struct plugin *running;

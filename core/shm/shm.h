@@ -53,8 +53,8 @@ struct slot {
     uint32_t state;       /* enum slot_state */
     uint32_t weight;      /* 0: takes no new requests */
     uint32_t port;
-    uint64_t since_us;  /* of the state; monotonic */
-    uint64_t born_us;   /* when this incarnation began: slow start counts from here */
+    uint64_t since_us; /* of the state; monotonic */
+    uint64_t up_us; /* when it began or last became healthy out of a bad state: slow start counts from here */
     uint64_t text_hash; /* of the slot_text row: workers re-read it only when it moved */
     /* every worker, relaxed atomics */
     alignas(64) _Atomic uint32_t active; /* requests between pick and end of response, over all workers */
@@ -112,6 +112,8 @@ struct slot_text {
     X(registry_sync_updates)                                                                                 \
     X(probes)                                                                                                \
     X(probe_failures)                                                                                        \
+    X(ejections)                                                                                             \
+    X(panics)                                                                                                \
     X(registry_bad_instances)                                                                                \
     X(tunnels)                                                                                               \
     X(ipc_errors)

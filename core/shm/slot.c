@@ -89,7 +89,7 @@ cold_copy(struct slot *to, const struct slot *from)
     to->weight = from->weight;
     to->port = from->port;
     to->since_us = from->since_us;
-    to->born_us = from->born_us;
+    to->up_us = from->up_us;
     to->text_hash = from->text_hash;
 }
 
@@ -312,7 +312,7 @@ slot_claim(struct shm *shm, uint32_t service, enum slot_state state, uint32_t we
     cold.state = state;
     cold.weight = weight;
     cold.port = port;
-    cold.since_us = cold.born_us = clock_now_us();
+    cold.since_us = cold.up_us = clock_now_us();
     cold.text_hash = row_hash(&normal);
     counters_clear(&shm_slot_rows(shm)[at]);
     row_write(shm, at, &cold, &normal);
@@ -351,8 +351,11 @@ state_write(struct shm *shm, uint32_t slot, enum slot_state state, const char *r
     bool moved = cold.state != state;
     field_copy(text.reason, reason == NULL ? "" : reason, sizeof(text.reason));
     if (!moved && strncmp(text.reason, texts(shm)[slot].reason, sizeof(text.reason)) == 0) return;
+    /* A suspect is picked as ever, so it has nothing to warm up for. */
+    bool was_up = cold.state == SLOT_HEALTHY || cold.state == SLOT_SUSPECT;
     cold.state = state;
     if (moved) cold.since_us = clock_now_us();
+    if (state == SLOT_HEALTHY && !was_up) cold.up_us = cold.since_us;
     row_write(shm, slot, &cold, &text);
     if (moved) version_bump(shm);
 }

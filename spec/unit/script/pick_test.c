@@ -1,5 +1,6 @@
 #include "spec/unit/script/support.h"
 
+#include "core/base/clock.h"
 #include "core/script/script_internal.h"
 
 /* A strategy whose pick() has this body. */
@@ -50,6 +51,88 @@ gives_each_equal_backend_exactly_its_share_across_two_workers(void **state)
     assert_int_equal(counts[2], 100);
     script_free(first);
     f.script = both[1];
+    fixture_fini(&f);
+}
+
+static void
+gives_an_endpoint_that_is_half_warm_half_its_share(void **state)
+{
+    struct fixture f;
+    (void)state;
+    fixture_init(&f);
+    f.services[0].slow_start_us = 200000000;
+    uint32_t old = fixture_endpoint(&f, 0, "old", SLOT_HEALTHY, 1);
+    uint32_t young = fixture_endpoint(&f, 0, "young", SLOT_HEALTHY, 1);
+    slot_at(f.shm, old)->up_us = clock_now_us() - 200000000;
+    slot_at(f.shm, young)->up_us = clock_now_us() - 102000000; /* just into the step that ends at 110 s */
+    fixture_load(&f);
+    int counts[2] = {0};
+    for (int i = 0; i < 300; i++)
+        counts[fixture_pick(&f, 0) == young]++;
+    assert_int_equal(counts[0], 200);
+    assert_int_equal(counts[1], 100);
+    assert_true(f.script->ramp_due_us > clock_now_us());
+
+    slot_at(f.shm, young)->up_us -= 98000000;
+    f.script->ramp_due_us = 1; /* the step's time has come: nothing else tells the worker */
+    script_refresh(f.script);
+    assert_int_equal(f.script->ramp_due_us, 0);
+    for (int i = 0; i < 200; i++)
+        counts[fixture_pick(&f, 0) == young]++;
+    assert_int_equal(counts[0], 300);
+    assert_int_equal(counts[1], 200);
+
+    slot_at(f.shm, young)->up_us = clock_now_us() - 1000;
+    slot_set_state(f.shm, young, SLOT_SUSPECT, "its lease lapsed");
+    uint64_t before = slot_at(f.shm, young)->up_us;
+    slot_set_state(f.shm, young, SLOT_HEALTHY, "renewed");
+    assert_true(slot_at(f.shm, young)->up_us == before); /* it was picked all the time */
+    slot_set_state(f.shm, young, SLOT_UNHEALTHY, "gone bad");
+    slot_set_state(f.shm, young, SLOT_HEALTHY, "good again");
+    script_refresh(f.script);
+    memset(counts, 0, sizeof counts);
+    for (int i = 0; i < 110; i++)
+        counts[fixture_pick(&f, 0) == young]++;
+    assert_int_equal(counts[1], 10); /* a tenth of a weight to begin with */
+    fixture_fini(&f);
+}
+
+static void
+picks_the_unhealthy_too_where_fewer_than_its_panic_share_are_healthy(void **state)
+{
+    struct fixture f;
+    uint32_t slots[4];
+    (void)state;
+    fixture_init(&f);
+    f.services[0].panic_percent = 50;
+    for (int i = 0; i < 4; i++)
+        slots[i] = fixture_endpoint(&f, 0, (const char *[]){"p", "q", "r", "s"}[i], SLOT_HEALTHY, 1);
+    uint32_t closed = fixture_endpoint(&f, 0, "closed", SLOT_MAINTENANCE, 1);
+    slot_set_state(f.shm, slots[0], SLOT_UNHEALTHY, "bad");
+    slot_set_state(f.shm, slots[1], SLOT_EJECTED, "bad");
+    fixture_load(&f);
+    int counts[4] = {0};
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 40; i++) {
+            uint32_t slot = fixture_pick(&f, 0);
+            assert_int_not_equal(slot, closed);
+            for (int j = 0; j < 4; j++)
+                counts[j] += slot == slots[j];
+        }
+        if (round > 0) break;
+        assert_int_equal(counts[0] + counts[1], 0); /* half are healthy: not fewer than 50 % */
+        slot_set_state(f.shm, slots[2], SLOT_UNHEALTHY, "bad");
+        script_refresh(f.script);
+        memset(counts, 0, sizeof counts);
+    }
+    for (int j = 0; j < 4; j++)
+        assert_int_equal(counts[j], 10);
+    slot_set_state(f.shm, slots[2], SLOT_HEALTHY, "good");
+    script_refresh(f.script);
+    for (int i = 0; i < 10; i++) {
+        uint32_t slot = fixture_pick(&f, 0);
+        assert_true(slot == slots[2] || slot == slots[3]);
+    }
     fixture_fini(&f);
 }
 
@@ -463,6 +546,8 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gives_each_equal_backend_exactly_its_share_across_two_workers),
+        cmocka_unit_test(gives_an_endpoint_that_is_half_warm_half_its_share),
+        cmocka_unit_test(picks_the_unhealthy_too_where_fewer_than_its_panic_share_are_healthy),
         cmocka_unit_test(offers_the_best_tier_that_has_anybody),
         cmocka_unit_test(leaves_out_what_the_request_has_tried_and_then_asks_the_next_tier),
         cmocka_unit_test(answers_a_wrong_return_value_by_the_fallback_and_counts_it),

@@ -87,7 +87,7 @@ claims_reads_updates_and_finds(void **state)
     assert_int_equal(cold.state, SLOT_UNPROVEN);
     assert_int_equal(cold.incarnation, 1);
     assert_int_equal(cold.service, 7);
-    assert_true(cold.born_us != 0 && cold.born_us == cold.since_us);
+    assert_true(cold.up_us != 0 && cold.up_us == cold.since_us);
     assert_string_equal(text.id, "users-1");
     assert_string_equal(text.health_path, "");
 

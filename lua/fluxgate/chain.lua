@@ -136,6 +136,7 @@ methods.set_route = setter("route", "known_routes")
 
 function methods:body(max)
     local row = fakes.data(self)
+    row.body_read = true
     if row.body_cut then return nil, "cut" end
     if #row.body > math.min(max or BODY_MAX, BODY_CAP) then return nil, "too large" end
     return row.body
@@ -321,7 +322,7 @@ local function forward(request, endpoint)
 end
 
 -- Runs `entries` (list of { filter, on_error }) over `request`. Returns { forwarded, status, headers,
--- lines, body, reason, errors, compressed }; `forwarded` is nil where the request went nowhere.
+-- lines, body, reason, errors, compressed, body_read }; `forwarded` is nil where the request went nowhere.
 function chain.run(wait, entries, request, endpoint)
     local row, result, last = fakes.data(request), { errors = {} }, #entries
     for i, entry in ipairs(entries) do
@@ -350,6 +351,7 @@ function chain.run(wait, entries, request, endpoint)
     end
     result.status, result.headers, result.lines = response.status, response:headers(), response.fields
     result.body, result.compressed = body, response.compressed
+    result.body_read = row.body_read == true
     run_log(entries, #entries, request, result)
     return result
 end

@@ -21,7 +21,8 @@ describe("compress", function()
     end)
 
     it("reads no q that is none", function()
-        for _, accept in ipairs { "gzip;q=2", "gzip;q=-1", "gzip;q=x", "gzip;q=1;q=1", ";q=1", ",,,", ("gzip;q=0,"):rep(1000) } do
+        for _, accept in ipairs { "gzip;q=2", "gzip;q=1.5", "gzip;q=0.1234",
+            "gzip;q=-1", "gzip;q=x", "gzip;q=1;q=1", ";q=1", ",,,", ("gzip;q=0,"):rep(1000) } do
             assert.equal("plain", (encoding(accept)), accept)
         end
     end)

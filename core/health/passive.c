@@ -85,11 +85,12 @@ target_eject(struct target *target, struct service_counts *counts, uint32_t fail
 static void
 target_restore(struct target *target, struct slot *slot, uint64_t now_us)
 {
-    atomic_store_explicit(&slot->failures, 0, memory_order_relaxed);
-    target->failures_seen = 0;
+    /* Half-open: the next failure ejects it again, for longer; the next success wipes the slate. */
+    atomic_store_explicit(&slot->failures, EJECT_FAILURES - 1, memory_order_relaxed);
+    target->failures_seen = EJECT_FAILURES - 1;
     target->eject_until_us = 0;
     target->restored_us = now_us;
-    target_state(target, SLOT_HEALTHY, "its ejection is over");
+    target_state(target, SLOT_HEALTHY, "its ejection is over: one more failure and it goes again");
     log_info("endpoint restored", F_STR("endpoint", endpoint_id(target->health, target->slot)),
         F_STR("service", shm_name_text(target->health->shm, target->service)));
 }

@@ -17,7 +17,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/text.h"
-#include "core/health/health.h"
+#include "core/health/health_internal.h"
 
 enum { WAIT_US = 10000000 };
 
@@ -606,6 +606,68 @@ ejects_what_fails_where_nothing_probes_but_never_more_than_half(void **state)
 }
 
 static void
+ejects_again_for_longer_at_the_first_failure_after_an_ejection(void **state)
+{
+    struct world *world = *state;
+    char reason[128];
+    unsigned span = 0;
+    world->service.health.enabled = false;
+    uint32_t slot = endpoint_add(world, "a", refusing_port(), SLOT_HEALTHY);
+    endpoint_add(world, "b", refusing_port(), SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    uint64_t now = clock_now_us();
+    fail_in_a_row(world, slot, 5);
+    passive_scan(world->health, now);
+    assert_int_equal(state_of(world, slot, NULL), SLOT_EJECTED);
+    passive_scan(world->health, now += 8900000); /* 10 s ± 10 % */
+    assert_int_equal(state_of(world, slot, NULL), SLOT_EJECTED);
+    passive_scan(world->health, now += 2200000);
+    assert_int_equal(state_of(world, slot, NULL), SLOT_HEALTHY);
+    passive_scan(world->health, now += 1000000); /* nobody came: nothing speaks against it */
+    assert_int_equal(state_of(world, slot, NULL), SLOT_HEALTHY);
+    fail_in_a_row(world, slot, 1);
+    passive_scan(world->health, now += 1000000);
+    assert_int_equal(state_of(world, slot, reason), SLOT_EJECTED);
+    assert_int_equal(sscanf(reason, "ejected for %u s", &span), 1);
+    assert_true(span >= 18 && span <= 22);
+
+    passive_scan(world->health, now += 22100000);
+    assert_int_equal(state_of(world, slot, NULL), SLOT_HEALTHY);
+    slot_observe(world->shm, slot, 1000, false, clock_now_us());
+    fail_in_a_row(world, slot, 4);
+    passive_scan(world->health, now += 1000000);
+    assert_int_equal(state_of(world, slot, NULL), SLOT_HEALTHY); /* its success gave it a fresh start */
+    assert_int_equal(atomic_load(&shm_totals(world->shm)->ejections), 2);
+}
+
+static void
+counts_a_panic_once_until_it_is_over(void **state)
+{
+    struct world *world = *state;
+    world->service.health.enabled = false;
+    world->service.panic_percent = 60;
+    uint32_t slot = endpoint_add(world, "a", refusing_port(), SLOT_HEALTHY);
+    endpoint_add(world, "b", refusing_port(), SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    uint64_t now = clock_now_us();
+    passive_scan(world->health, now);
+    assert_int_equal(atomic_load(&shm_totals(world->shm)->panics), 0);
+    fail_in_a_row(world, slot, 5);
+    for (int i = 0; i < 3; i++)
+        passive_scan(world->health, now);
+    assert_int_equal(atomic_load(&shm_totals(world->shm)->panics), 1);
+    health_use(world->health, &world->config, NULL); /* a reload does not begin it anew */
+    passive_scan(world->health, now);
+    assert_int_equal(atomic_load(&shm_totals(world->shm)->panics), 1);
+    passive_scan(world->health, now += 11100000);
+    passive_scan(world->health, now);
+    slot_set_state(world->shm, slot, SLOT_UNHEALTHY, "bad again");
+    health_refresh(world->health);
+    passive_scan(world->health, now);
+    assert_int_equal(atomic_load(&shm_totals(world->shm)->panics), 2);
+}
+
+static void
 never_ejects_the_last_one(void **state)
 {
     struct world *world = *state;
@@ -691,6 +753,8 @@ main(void)
         TEST(connects_to_suspects_of_services_without_a_policy),
         TEST(probes_at_once_what_fails_under_traffic),
         TEST(ejects_what_fails_where_nothing_probes_but_never_more_than_half),
+        TEST(ejects_again_for_longer_at_the_first_failure_after_an_ejection),
+        TEST(counts_a_panic_once_until_it_is_over),
         TEST(never_ejects_the_last_one),
         TEST(frees_the_endpoints_of_a_service_that_lost_its_policy),
         TEST(keeps_a_half_counted_fall_over_a_reload),

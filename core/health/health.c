@@ -222,6 +222,9 @@ on_probe_done(void *context, const struct probe_outcome *outcome)
         target->last.latency_us = outcome->result.latency_us;
         bool is_there =
             slot_read(health->shm, target->slot, &cold, NULL) && cold.incarnation == target->incarnation;
+        struct slot *shared = is_there && outcome->has_load ? slot_at(health->shm, target->slot) : NULL;
+        if (shared != NULL)
+            atomic_store_explicit(&shared->load_milli, outcome->load_milli, memory_order_relaxed);
         if (is_there && target->duty != DUTY_NONE) target_judge(target, &cold, outcome, passed);
         target_schedule_next(target, is_first);
     }

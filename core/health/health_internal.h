@@ -28,7 +28,9 @@ struct probe_spec { /* borrowed until probe_start returns */
 
 struct probe_outcome {
     struct script_probe_result result; /* its body lives until the callback returns */
-    bool body_matched;                 /* body_contains stood in it, or was not asked for */
+    bool has_load;                     /* http: it reported its load, load_milli */
+    uint32_t load_milli;
+    bool body_matched;    /* body_contains stood in it, or was not asked for */
     bool is_inconclusive; /* this machine failed (no descriptors, no ports, no memory), not the endpoint */
 };
 

@@ -10,6 +10,7 @@
 #include "core/base/strbuf.h"
 #include "core/health/health_internal.h"
 #include "core/http/h1.h"
+#include "core/http/load.h"
 
 enum {
     PROBE_HEAD_BYTES = 16384,
@@ -186,6 +187,8 @@ head_read(struct probe *probe)
     }
     if (result == H1_AGAIN) return false;
     int status = probe->parser.head.status;
+    probe->outcome.has_load =
+        status >= 200 && load_of_headers(&probe->parser.head.headers, &probe->outcome.load_milli);
     probe->in_len -= used;
     memmove(probe->in, probe->in + used, probe->in_len);
     if (status >= 100 && status < 200 && status != 101) {

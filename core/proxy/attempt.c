@@ -1,16 +1,16 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "core/http/load.h"
 #include "core/proxy/proxy_internal.h"
 
 static void
 note_load(struct proxy *proxy, uint32_t slot, const struct headers *headers)
 {
     uint32_t milli;
-    const struct header *row = headers_find_name(headers, SLICE_LIT("endpoint-load-metrics"));
-    struct slot *shared = row == NULL ? NULL : slot_at(proxy->shm, slot);
-    if (shared != NULL && load_read(row->value, &milli))
-        atomic_store_explicit(&shared->load_milli, milli, memory_order_relaxed);
+    if (!load_of_headers(headers, &milli)) return;
+    struct slot *shared = slot_at(proxy->shm, slot);
+    if (shared != NULL) atomic_store_explicit(&shared->load_milli, milli, memory_order_relaxed);
 }
 
 void

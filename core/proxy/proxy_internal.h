@@ -524,10 +524,6 @@ queueing_is_limited(const struct stream *stream)
     return (limits->active_per_endpoint | limits->active) != 0;
 }
 
-/* load.c: the load that an `endpoint-load-metrics` header reports in ORCA's text form ("TEXT
- * cpu_utilization=0.3, named_metrics.queue=7"), × 1000. False: it says nothing that we go by. */
-bool load_read(struct slice value, uint32_t *milli);
-
 /* slow.c: the pace of a request body */
 void body_waits(struct stream *stream);            /* for the client, who alone holds it up */
 void body_moves(struct stream *stream);            /* some came */

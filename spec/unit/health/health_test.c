@@ -337,6 +337,18 @@ proves_a_new_endpoint_with_its_first_good_answer(void **state)
 }
 
 static void
+takes_the_load_that_an_answer_reports(void **state)
+{
+    struct world *world = *state;
+    backend_listen(&world->backend, world->base, 0,
+        "HTTP/1.1 200 OK\r\nEndpoint-Load-Metrics: TEXT cpu_utilization=0.75\r\nContent-Length: 0\r\n\r\n");
+    uint32_t slot = endpoint_add(world, "a", world->backend.port, SLOT_UNPROVEN);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, state_of(world, slot, NULL) == SLOT_HEALTHY);
+    assert_int_equal(atomic_load(&slot_at(world->shm, slot)->load_milli), 750);
+}
+
+static void
 asks_the_instances_own_path_below_its_urls(void **state)
 {
     struct world *world = *state;
@@ -738,6 +750,7 @@ main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(proves_a_new_endpoint_with_its_first_good_answer),
+        TEST(takes_the_load_that_an_answer_reports),
         TEST(asks_the_instances_own_path_below_its_urls),
         TEST(falls_after_three_refused_connections_and_says_why),
         TEST(comes_back_after_rise_successes),

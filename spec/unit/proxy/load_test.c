@@ -1,6 +1,8 @@
 /* links: shm metrics config */
 #include "spec/unit/proxy/rig.h"
 
+#include "core/http/load.h"
+
 static void
 reads_what_a_backend_reports_of_itself(void **state)
 {

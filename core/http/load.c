@@ -1,4 +1,6 @@
-#include "core/proxy/proxy_internal.h"
+#include "core/http/load.h"
+
+#include <string.h>
 
 enum { LOAD_MAX = 1000000 }; /* milli: a thousand times what a backend can do is as good as any more */
 
@@ -50,4 +52,11 @@ load_read(struct slice value, uint32_t *milli)
         }
     }
     return best < sizeof names / sizeof names[0];
+}
+
+bool
+load_of_headers(const struct headers *headers, uint32_t *milli)
+{
+    const struct header *row = headers_find_name(headers, SLICE_LIT("endpoint-load-metrics"));
+    return row != NULL && load_read(row->value, milli);
 }

@@ -50,23 +50,32 @@ connection_read(struct slice list, struct facts *facts)
     }
 }
 
-/* The first protocol that is not h2c: RFC 9113 §3.1 retired that upgrade, and a tunnel of it would hide
- * requests. */
+/* RFC 9113 §3.1 retired the upgrade to h2c, and a tunnel of it, by whatever version, would hide requests. */
+static bool
+is_http2(struct slice name)
+{
+    return slice_equal_nocase(name, SLICE_LIT("h2c")) || slice_equal_nocase(name, SLICE_LIT("h2"));
+}
+
+bool
+h1_upgrade_next(struct slice *list, struct slice *protocol)
+{
+    while (header_list_next(list, protocol)) {
+        const char *end = protocol->at + protocol->len;
+        const char *slash = scan_class(protocol->at, end, BYTE_TOKEN);
+        bool is_valid =
+            slash > protocol->at && (slash == end || (*slash == '/' && slash + 1 < end &&
+                                                         scan_class(slash + 1, end, BYTE_TOKEN) == end));
+        if (is_valid && !is_http2((struct slice){protocol->at, (size_t)(slash - protocol->at)})) return true;
+    }
+    return false;
+}
+
 static void
 upgrade_read(struct slice list, struct facts *facts)
 {
-    struct slice token;
-    while (facts->protocol.len == 0 && header_list_next(&list, &token)) {
-        const char *end = token.at + token.len;
-        const char *slash = scan_class(token.at, end, BYTE_TOKEN);
-        if (slash == token.at ||
-            (slash < end && (*slash != '/' || scan_class(slash + 1, end, BYTE_TOKEN) != end))) {
-            continue;
-        }
-        if (!slice_equal_nocase((struct slice){token.at, (size_t)(slash - token.at)}, SLICE_LIT("h2c"))) {
-            facts->protocol = token;
-        }
-    }
+    struct slice protocol;
+    if (facts->protocol.len == 0 && h1_upgrade_next(&list, &protocol)) facts->protocol = protocol;
 }
 
 static void
@@ -177,6 +186,7 @@ request_decide(struct h1_head *head, const struct facts *facts)
     bool has_body = head->body == BODY_CHUNKED || (head->body == BODY_LENGTH && head->length > 0);
     /* A client that counts on its CONNECT sends on as in the tunnel: no request is read from those bytes. */
     if (head->form == TARGET_AUTHORITY) head->keep_alive = false;
+    if (has_body && head->method == METHOD_TRACE) return H1_BAD_TRACE; /* RFC 9110 §9.3.8 */
     if (head->minor == 0) { /* RFC 9110 §7.8, §10.1.1: Upgrade and Expect are not heard from 1.0 */
         headers_drop(&head->headers, HEADER_EXPECT); /* nor said again in the 1.1 that leaves */
         return H1_OK;

@@ -38,6 +38,7 @@ enum h1_result { H1_DONE, H1_AGAIN, H1_BAD };
     X(H1_BAD_TRAILER, 400, "the trailer section is malformed")                                               \
     X(H1_BODY_TOO_LARGE, 413, "the body passes limits.body_bytes")                                           \
     X(H1_BAD_UPGRADE, 400, "Upgrade with a body")                                                            \
+    X(H1_BAD_TRACE, 400, "TRACE with content")                                                               \
     X(H1_BAD_EXPECT, 417, "only Expect: 100-continue is known")                                              \
     X(H1_NO_MEMORY, 503, "out of memory")
 #define X(name, status, text) name,
@@ -90,10 +91,10 @@ struct h1_head {
     int minor;            /* 0 or 1 */
     bool keep_alive;      /* what version and Connection say together */
     bool expect_continue; /* requests: Expect: 100-continue in HTTP/1.1 */
-    bool upgrade; /* Connection: upgrade with an Upgrade header that names more than h2c, HTTP/1.1; responses:
-                     101 */
-    struct slice upgrade_protocol; /* with upgrade: the first protocol named that is not h2c; what the writer
-                                      is given */
+    bool upgrade;         /* Connection: upgrade with an Upgrade header that names more than HTTP/2, HTTP/1.1;
+                             responses:         101 */
+    struct slice upgrade_protocol; /* with upgrade: the first protocol named that is not HTTP/2; what the
+                                      writer is given */
     enum body_kind body;
     uint64_t length;       /* BODY_LENGTH */
     uint32_t keep_alive_s; /* responses: Keep-Alive: timeout=n, 0 where absent */
@@ -158,6 +159,10 @@ bool h1_parse_trailers(struct slice lines, struct arena *arena, struct headers *
 
 /* Size line of a chunk of `bytes` (> 0) into `out`; returns its length. Data and "\r\n" follow. */
 size_t h1_chunk_head(uint64_t bytes, char out[20]);
+
+/* The next protocol of an Upgrade field (RFC 9110 §7.8) that may be asked for: no HTTP/2, and nothing that is
+ * no protocol by its grammar. False: there is none. */
+bool h1_upgrade_next(struct slice *list, struct slice *protocol);
 
 /* Marks dropped what may not travel on (RFC 9110 §7.6.1): everything Connection nominates, all hop-by-hop
  * fields, Content-Length and Transfer-Encoding (the writer makes new framing). Upgrade survives nothing: the

@@ -202,26 +202,28 @@ set_forwarded(struct stream *stream)
                head->authority);
 }
 
-/* The protocols asked for, without h2c, which would let a client speak past us to the backend. Empty: no
- * upgrade. */
+/* The protocols asked for, of all Upgrade fields. Empty: no upgrade. */
 static struct slice
 upgrade_list(struct stream *stream)
 {
-    const struct header *row = headers_find(&stream->parser.head.headers, HEADER_UPGRADE);
-    struct slice token;
-    if (!stream->parser.head.upgrade || row == NULL) return SLICE_NONE;
-    char *out = arena_alloc(&stream->arena, row->value.len * 2 + 2);
-    size_t len = 0;
+    const struct headers *headers = &stream->parser.head.headers;
+    struct slice protocol;
+    size_t cap = 0, len = 0;
+    if (!stream->parser.head.upgrade) return SLICE_NONE;
+    const struct header *first = headers_find(headers, HEADER_UPGRADE);
+    for (const struct header *row = first; row != NULL; row = headers_next(headers, row))
+        cap += row->value.len * 2 + 2;
+    char *out = cap == 0 ? NULL : arena_alloc(&stream->arena, cap);
     if (out == NULL) return SLICE_NONE;
-    for (struct slice rest = row->value; header_list_next(&rest, &token);) {
-        if (slice_equal_nocase(token, SLICE_LIT("h2c")) || slice_equal_nocase(token, SLICE_LIT("h2")))
-            continue;
-        if (len > 0) {
-            memcpy(out + len, ", ", 2);
-            len += 2;
+    for (const struct header *row = first; row != NULL; row = headers_next(headers, row)) {
+        for (struct slice rest = row->value; h1_upgrade_next(&rest, &protocol);) {
+            if (len > 0) {
+                memcpy(out + len, ", ", 2);
+                len += 2;
+            }
+            memcpy(out + len, protocol.at, protocol.len);
+            len += protocol.len;
         }
-        memcpy(out + len, token.at, token.len);
-        len += token.len;
     }
     return (struct slice){out, len};
 }

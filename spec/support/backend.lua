@@ -47,6 +47,13 @@ return function(support)
             return connections
         end
 
+        -- The bytes that came since the last call, a connection each, the oldest connection first.
+        function backend:news()
+            local pieces = self:order({ op = "news" }).news
+            for i, piece in ipairs(pieces) do pieces[i] = unhex(piece[2]) end
+            return pieces
+        end
+
         -- Lets go of every `hold` and `no_read`.
         function backend:release() return self:order { op = "release" } end
         function backend:reset() return self:order { op = "reset" } end     -- forgets what it recorded

@@ -44,9 +44,13 @@ class Backend:
         self.hasty = options.get("hasty")  # [s, s]: a connection between two requests is closed after some time from there
         self.connections, self.requests, self.live = [], [], {}
         self.held = asyncio.Event()
-        self.active = self.peak = self.health_checks = 0
+        self.active = self.peak = self.health_checks = self.accepted = 0
         self.server = None
         self.port = options.get("port", 0)
+
+    def next_number(self):
+        self.accepted += 1
+        return self.accepted
 
     async def listen(self):
         sock = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only where the proto says so
@@ -114,6 +118,15 @@ class Backend:
         elif op == "push":
             for conn in list(self.live.values()):
                 conn.writer.write(order["bytes"].encode("latin-1"))
+        elif op == "news":
+            news = []
+            for record in self.connections:
+                if fresh := record["received"][record.setdefault("told", 0):]:
+                    news.append([record["n"], fresh.hex()])
+                record["told"] = len(record["received"])
+            self.connections = [c for c in self.connections if c["open"]]
+            self.requests = []
+            return {"news": news}
         elif op not in ("get", "count"):
             return {"error": f"no such op: {op}"}
         answer = {"requests_seen": len(self.requests), "connections_seen": len(self.connections), "active": self.active,
@@ -139,7 +152,7 @@ class Connection:
         self.backend, self.reader, self.writer = backend, reader, writer
         self.buffer, self.eof, self.busy = b"", False, False
         host, port = writer.get_extra_info("peername")[:2]
-        self.record = {"n": len(backend.connections) + 1, "peer": f"{host}:{port}", "received": bytearray(), "bytes": 0,
+        self.record = {"n": backend.next_number(), "peer": f"{host}:{port}", "received": bytearray(), "bytes": 0,
                        "requests": 0, "open": True, "ended": None}
 
     def end(self, reset, why):

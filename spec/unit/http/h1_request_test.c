@@ -239,6 +239,8 @@ static const struct request_case refused[] = {
     REQUEST(POST "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n\r\n", H1_BAD_UPGRADE),
     REQUEST(POST "Connection: upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n\r\n",
         H1_BAD_UPGRADE),
+    REQUEST("TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", H1_BAD_TRACE),
+    REQUEST("TRACE / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", H1_BAD_TRACE),
 };
 
 static struct text whole, split;
@@ -396,6 +398,9 @@ decides_framing_expectation_and_upgrade(void **state)
     head = ACCEPT(GET "Connection: keep-alive, Upgrade\r\nUpgrade: h2c, WebSocket\r\n\r\n");
     assert_true(head->upgrade);
     assert_slice(head->upgrade_protocol, "WebSocket");
+    head = ACCEPT(GET "Connection: upgrade\r\nUpgrade: h2c/1, H2, a b, /x, x/, x/1\r\n\r\n");
+    assert_slice(head->upgrade_protocol, "x/1");
+    assert_false(ACCEPT(GET "Connection: upgrade\r\nUpgrade: H2C/2\r\n\r\n")->upgrade);
     assert_true(
         ACCEPT(POST "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n")->upgrade);
     assert_false(

@@ -305,6 +305,14 @@ upstream_is_quiet(const struct upstream *upstream)
            (errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
+/* libevent has seen, in the same turn as the request, that there is something to read: an end, or an answer
+ * to nobody, which the next client would get for its own. What comes later can't be told from an answer. */
+static bool
+is_readable(const struct upstream *upstream)
+{
+    return (upstream->read.ev_evcallback.evcb_flags & EVLIST_ACTIVE) != 0;
+}
+
 struct upstream *
 upstream_take(struct endpoint *endpoint, uint64_t now_us, bool idempotent)
 {
@@ -312,6 +320,11 @@ upstream_take(struct endpoint *endpoint, uint64_t now_us, bool idempotent)
         struct upstream *upstream = LINK_OF(endpoint->idle.next, struct upstream, link);
         if (upstream->idle_until_us <= now_us || upstream->incarnation != endpoint->incarnation ||
             upstream->address_hash != endpoint->address_hash) {
+            upstream_close(upstream);
+            continue;
+        }
+        if (UNLIKELY(is_readable(upstream))) {
+            upstream_note_end(upstream);
             upstream_close(upstream);
             continue;
         }

@@ -241,6 +241,16 @@ find_pid(struct supervisor *sv, pid_t pid)
     return NULL;
 }
 
+/* Its places are free: whoever waits for one, in whichever worker, looks. */
+static void
+reap_worker(struct supervisor *sv, unsigned index)
+{
+    static const uint64_t one = 1;
+    shm_worker_reap(sv->shm, index);
+    for (unsigned i = 0; i < SHM_WORKERS_MAX; i++) /* EAGAIN: it is awake; anything else: its sweep looks */
+        if (sv->wake[i] != -1) (void)!write(sv->wake[i], &one, sizeof one);
+}
+
 static void
 ended(struct supervisor *sv, struct process *process, int status)
 {
@@ -263,7 +273,7 @@ ended(struct supervisor *sv, struct process *process, int status)
     process->pid = 0;
     process->ready = false;
     process->using = 0;
-    if (process->role == ROLE_WORKER) shm_worker_reap(sv->shm, process->index);
+    if (process->role == ROLE_WORKER) reap_worker(sv, process->index);
     if (expected) return;
     struct shm_totals *totals = shm_totals(sv->shm);
     switch (process->role) {

@@ -331,22 +331,43 @@ client_key(const struct conn *conn)
     return text_hash((struct slice){bytes, 32 + len}) | 1;
 }
 
-/* Behind a trusted proxy stand many clients: it is not held to what one may have. */
+/* Behind a trusted proxy stand many clients: it is not held to what one may have. 0: not counted. */
+static uint32_t
+count_client(struct conn *conn)
+{
+    struct proxy *proxy = conn->proxy;
+    const struct config *config = proxy->generation->config;
+    if (config->limits.connections_per_client == 0 ||
+        config_cidr_has(config->trusted_proxies, config->trusted_proxy_count, &conn->peer.any))
+        return 0;
+    uint64_t key = client_key(conn);
+    uint32_t count = key == 0 ? 0 : client_begin(proxy->shm, proxy->worker, key);
+    if (count != 0) conn->client_key = key;
+    return count;
+}
+
 bool
 conn_is_within_client_limit(struct conn *conn)
 {
     struct proxy *proxy = conn->proxy;
-    const struct config *config = proxy->generation->config;
-    uint32_t limit = config->limits.connections_per_client;
-    if (limit == 0 || config_cidr_has(config->trusted_proxies, config->trusted_proxy_count, &conn->peer.any))
-        return true;
-    uint64_t key = client_key(conn);
-    uint32_t count = key == 0 ? 0 : client_begin(proxy->shm, proxy->worker, key);
-    if (count != 0) conn->client_key = key;
-    if (count <= limit) return true;
-    client_end(proxy->shm, proxy->worker, key);
+    if (count_client(conn) <= proxy->generation->config->limits.connections_per_client) return true;
+    client_end(proxy->shm, proxy->worker, conn->client_key);
     conn->client_key = 0;
     return false;
+}
+
+void
+conns_count_clients(struct proxy *proxy)
+{
+    const struct link *lists[] = {
+        &proxy->idle_conns, &proxy->busy_conns, &proxy->ready_conns, &proxy->lingering};
+    if (proxy->generation->config->limits.connections_per_client == 0) return;
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        for (struct link *at = lists[i]->next; at != lists[i]; at = at->next) {
+            struct conn *conn = LINK_OF(at, struct conn, link);
+            if (conn->counted && conn->client_key == 0) (void)count_client(conn);
+        }
+    }
 }
 
 struct conn *

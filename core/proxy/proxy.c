@@ -76,6 +76,7 @@ proxy_use(
     proxy->endpoints_version = 0;
     proxy_enter(proxy);
     proxy_refresh(proxy);
+    conns_count_clients(proxy);
     accept_start(proxy);
     proxy_leave(proxy);
     return true;

@@ -443,6 +443,8 @@ bool conn_may_stay(struct conn *conn);
 /* At the door: false where limits.connections_per_client is passed already. */
 MUST_CHECK
 bool conn_is_within_client_limit(struct conn *conn);
+/* After a reload, which may have set that limit: counts who is in already, and sheds nobody. */
+void conns_count_clients(struct proxy *proxy);
 void conn_close(struct conn *conn);
 void conn_reset(struct conn *conn); /* the peer sees RST: an answer without its end */
 void conn_linger(

@@ -74,7 +74,7 @@ stream_arm(struct stream *stream)
         uint64_t end_us = stream->started_us + stream->timeouts.request;
         if (end_us < due_us) due_us = end_us;
     }
-    if (stream->state == STREAM_WAIT && waits_for_body(stream)) {
+    if ((stream->state == STREAM_WAIT || stream->state == STREAM_REPLY) && waits_for_body(stream)) {
         uint64_t end_us = body_due_us(stream);
         if (end_us < due_us) due_us = end_us;
     }
@@ -395,7 +395,9 @@ stream_on_timeout(struct stream *stream)
             attempt_fail(stream, REASON_RESPONSE_TIMEOUT);
         return;
     case STREAM_REPLY:
-        if (relay_is_flushed(&stream->down))
+        if (waits_for_body(stream) && body_due_us(stream) <= proxy->now_us)
+            stream_close(stream, REASON_CLIENT_TIMEOUT); /* its answer began long before its request ended */
+        else if (relay_is_flushed(&stream->down))
             stream_cut(stream, REASON_STREAM_IDLE); /* the backend fell silent */
         else
             stream_close(stream, REASON_STREAM_IDLE); /* the client takes nothing */

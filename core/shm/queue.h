@@ -58,8 +58,7 @@ uint32_t queue_depth(const struct queue *queue);
 /* After a slot or the service got room, a ticket left, an endpoint came, or a limit changed: calls `wake` for
  * the worker that owns the ticket of queue_first, if there is one. Cheap when nobody waits. No wake-up is
  * lost between a failed try and this where the try came after queue_enter: who enters tries once more, then
- * sleeps. Nothing is called after shm_worker_reap: workers with tickets ask queue_first at each heartbeat
- * too. */
+ * sleeps. After shm_worker_reap its caller wakes every worker. */
 void queue_wake(struct shm *shm, struct queue *queue, uint32_t limit,
     void (*wake)(void *context, unsigned worker), void *context);
 

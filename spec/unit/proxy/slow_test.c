@@ -79,6 +79,25 @@ a_body_that_keeps_its_pace_passes(void **state)
 }
 
 static void
+a_body_below_the_rate_ends_though_its_answer_began(void **state)
+{
+    struct rig *rig = rig_new(WITH("timeouts: { client_body_gap: 200ms }\nlimits: { body_rate: 1k }\n"), 1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client, POST);
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    rig_say(rig, backend, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun");
+    rig_expect(rig, client, "begun");
+    rig_expect_end(rig, client);
+    rig_hang_up(client);
+    RIG_WAIT(rig, "the connection's end", rig->proxy->connections == 0);
+    assert_int_equal(closed(rig, SHM_CLOSE_SLOW), 1);
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
+static void
 the_last_request_of_a_connection_is_told_so(void **state)
 {
     struct rig *rig = rig_new(WITH("limits: { keepalive_requests: 3 }\n"), 1);
@@ -140,6 +159,32 @@ one_client_has_so_many_connections_and_no_more(void **state)
     rig_hang_up(client[0]);
     RIG_WAIT(rig, "a place", rig->proxy->connections == 1);
     assert_int_equal(closed(rig, SHM_CLOSE_CLIENT_LIMIT), 1);
+    client[2] = rig_client(rig);
+    backend = exchange(rig, client[2], backend);
+    rig_hang_up(client[1]);
+    rig_hang_up(client[2]);
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
+static void
+connections_from_before_a_reload_count(void **state)
+{
+    struct rig *rig = rig_new(WITH(""), 1);
+    struct heard *client[3];
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        client[i] = rig_client(rig);
+    struct heard *backend = exchange(rig, client[0], NULL);
+    backend = exchange(rig, client[1], backend);
+    rig_use(rig, WITH("limits: { connections_per_client: 2 }\n"));
+    rig_use(rig, WITH("limits: { connections_per_client: 2 }\n")); /* nobody is counted twice */
+    client[2] = rig_client(rig);
+    rig_expect(rig, client[2], "503 shed: ");
+    rig_expect_end(rig, client[2]);
+    rig_hang_up(client[2]);
+    rig_hang_up(client[0]);
+    RIG_WAIT(rig, "a place", rig->proxy->connections == 1);
     client[2] = rig_client(rig);
     backend = exchange(rig, client[2], backend);
     rig_hang_up(client[1]);
@@ -232,6 +277,8 @@ main(void)
         cmocka_unit_test(a_body_that_keeps_its_pace_passes),
         cmocka_unit_test(the_last_request_of_a_connection_is_told_so),
         cmocka_unit_test(an_old_connection_ends_busy_or_idle),
+        cmocka_unit_test(a_body_below_the_rate_ends_though_its_answer_began),
+        cmocka_unit_test(connections_from_before_a_reload_count),
         cmocka_unit_test(one_client_has_so_many_connections_and_no_more),
         cmocka_unit_test(connections_of_one_address_count_over_all_workers),
         cmocka_unit_test(a_route_has_its_own_limit_of_bodies),

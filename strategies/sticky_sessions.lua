@@ -7,6 +7,7 @@
 -- cookie without), path ("/"), fallback ("round_robin") and fallback_options. Without secrets a fixed key is
 -- used: cookies then hold as well, but anyone can compute which one means which endpoint.
 local PRODUCT_KEY = "fluxgate sticky_sessions: no secret was configured"
+local COOKIES_MAX = 4 -- of one name that are looked at
 local TOKEN_CHARACTERS = 27 -- 162 bits
 
 ---@class StickySessions : Strategy
@@ -78,10 +79,21 @@ function StickySessions:on_change()
     self.current, self.old, self.ids = current, old, ids
 end
 
+-- The first cookie of the name is the closest one (RFC 6265 §5.4), which may be an application's own.
+local function find_behind(self, request)
+    for nth = 2, COOKIES_MAX do
+        local cookie = request:cookie(self.cookie, nth)
+        if not cookie then return nil end
+        local backend = request:bound(self.ids[cookie])
+        if backend then return backend, cookie end
+    end
+end
+
 -- Hot.
 function StickySessions:pick(request, backends)
     local cookie = request:cookie(self.cookie)
     local backend = cookie and request:bound(self.ids[cookie])
+    if cookie and not backend then backend, cookie = find_behind(self, request) end
     if not backend then
         backend = self.fallback:pick(request, backends)
         if not backend then return nil end

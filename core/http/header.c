@@ -212,7 +212,7 @@ header_list_has(struct slice list, struct slice token)
 }
 
 static bool
-cookie_in(struct slice line, struct slice name, struct slice *value)
+cookie_in(struct slice line, struct slice name, uint32_t *skip, struct slice *value)
 {
     while (line.len > 0) {
         const char *semicolon = memchr(line.at, ';', line.len);
@@ -224,6 +224,10 @@ cookie_in(struct slice line, struct slice name, struct slice *value)
         if (equals == NULL) continue;
         size_t name_len = (size_t)(equals - pair.at);
         if (!slice_equal(slice_trim((struct slice){pair.at, name_len}), name)) continue;
+        if (*skip > 0) {
+            --*skip;
+            continue;
+        }
         *value = slice_trim((struct slice){equals + 1, pair.len - name_len - 1});
         return true;
     }
@@ -233,10 +237,16 @@ cookie_in(struct slice line, struct slice name, struct slice *value)
 bool
 headers_cookie(const struct headers *headers, struct slice name, struct slice *value)
 {
+    return headers_cookie_at(headers, name, 0, value);
+}
+
+bool
+headers_cookie_at(const struct headers *headers, struct slice name, uint32_t skip, struct slice *value)
+{
     if (name.len == 0) return false; /* "=x" names nothing */
     for (const struct header *row = headers_find(headers, HEADER_COOKIE); row != NULL;
          row = headers_next(headers, row)) {
-        if (cookie_in(row->value, name, value)) return true;
+        if (cookie_in(row->value, name, &skip, value)) return true;
     }
     return false;
 }

@@ -97,6 +97,8 @@ bool header_list_has(struct slice list, struct slice token); /* without case */
 
 /* The value of cookie `name` in all Cookie rows (RFC 6265 §5.4 syntax, first match); false where absent. */
 bool headers_cookie(const struct headers *headers, struct slice name, struct slice *value);
+/* The one behind `skip` others of that name, in the order in which they came. */
+bool headers_cookie_at(const struct headers *headers, struct slice name, uint32_t skip, struct slice *value);
 
 bool header_name_is_valid(struct slice name); /* token, RFC 9110 §5.6.2 */
 bool header_value_is_valid(

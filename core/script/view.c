@@ -167,11 +167,18 @@ fg_request_header(const struct fg_request *view, const char *name, size_t len, s
 int
 fg_request_cookie(const struct fg_request *view, const char *name, size_t len, struct fg_slice *out)
 {
+    return fg_request_cookie_at(view, name, len, 0, out);
+}
+
+int
+fg_request_cookie_at(
+    const struct fg_request *view, const char *name, size_t len, uint32_t skip, struct fg_slice *out)
+{
     const struct script_request *request = request_of(view);
     struct slice value;
     if (request == NULL) return -1;
     if (out == NULL || name == NULL || request->headers == NULL) return 0;
-    if (!headers_cookie(request->headers, (struct slice){name, len}, &value)) return 0;
+    if (!headers_cookie_at(request->headers, (struct slice){name, len}, skip, &value)) return 0;
     return give(value, out);
 }
 

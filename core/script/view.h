@@ -70,6 +70,8 @@ int fg_backend_text(
 int fg_request_text(const struct fg_request *request, uint32_t which, struct fg_slice *out);
 int fg_request_header(const struct fg_request *request, const char *name, size_t len, struct fg_slice *out);
 int fg_request_cookie(const struct fg_request *request, const char *name, size_t len, struct fg_slice *out);
+int fg_request_cookie_at(
+    const struct fg_request *request, const char *name, size_t len, uint32_t skip, struct fg_slice *out);
 /* A 52-bit hash of what `key` names ("path", "header:x-user", "cookie:sid", "query:user", …); -1: there is
  * none, -2: the request is over, -3: the key names nothing. */
 double fg_request_hash(const struct fg_request *request, const char *key, size_t len);

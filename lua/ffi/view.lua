@@ -32,6 +32,8 @@ int fg_backend_text(const struct fg_backend *backend, uint32_t which, struct fg_
 int fg_request_text(const struct fg_request *request, uint32_t which, struct fg_slice *out);
 int fg_request_header(const struct fg_request *request, const char *name, size_t len, struct fg_slice *out);
 int fg_request_cookie(const struct fg_request *request, const char *name, size_t len, struct fg_slice *out);
+int fg_request_cookie_at(const struct fg_request *request, const char *name, size_t len, uint32_t skip,
+    struct fg_slice *out);
 double fg_request_hash(const struct fg_request *request, const char *key, size_t len);
 int fg_request_set_cookie(const struct fg_request *request, const char *name, size_t name_len,
     const char *value, size_t value_len, const char *path, size_t path_len, const char *same_site,

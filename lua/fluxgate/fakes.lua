@@ -114,7 +114,13 @@ local methods = {}
 
 function methods:header(name) return data[self].headers[name:lower()] end
 
-function methods:cookie(name) return data[self].cookies[name] end
+local function cookie_of(row, name, nth)
+    local value = row.cookies[name]
+    if type(value) == "table" then return value[nth or 1] end
+    return (nth or 1) == 1 and value or nil
+end
+
+function methods:cookie(name, nth) return cookie_of(data[self], name, nth) end
 
 function methods:set_cookie(name, value, options)
     if type(name) ~= "string" or not name:find("^[%w!#$%%&'*+.^_`|~-]+$") then
@@ -135,7 +141,7 @@ function methods:hash(key)
     local kind, name = key:match("^(%a+):(.+)$")
     local value
     if kind == "header" then value = row.headers[name:lower()]
-    elseif kind == "cookie" then value = row.cookies[name]
+    elseif kind == "cookie" then value = cookie_of(row, name)
     elseif kind == "query" then value = ("&" .. row.query):match("&" .. name:gsub("%W", "%%%0") .. "=([^&]*)")
     elseif HASHED[key] then value = row[key]
     else
@@ -180,7 +186,11 @@ function fakes.request(fields)
     data[made] = row
     if fields.cookies then
         local pairs_of = {}
-        for name, value in pairs(fields.cookies) do pairs_of[#pairs_of + 1] = name .. "=" .. value end
+        for name, value in pairs(fields.cookies) do
+            for _, one in ipairs(type(value) == "table" and value or { value }) do
+                pairs_of[#pairs_of + 1] = name .. "=" .. one
+            end
+        end
         table.sort(pairs_of)
         row.headers.cookie = row.headers.cookie or table.concat(pairs_of, "; ")
     else
@@ -189,13 +199,14 @@ function fakes.request(fields)
     return made
 end
 
--- The cookies that the Cookie header holds, read again when a filter changed it; the first of a name
--- counts.
+-- The cookies that the Cookie header holds, read again when a filter changed it.
 function fakes.read_cookies(request)
     local row = data[request]
     row.cookies = {}
     for name, value in (row.headers.cookie or ""):gmatch("([^%s=;]+)=([^;]*)") do
-        row.cookies[name] = row.cookies[name] or value
+        local values = row.cookies[name] or {}
+        values[#values + 1] = value
+        row.cookies[name] = values
     end
 end
 

@@ -169,8 +169,8 @@ function kit.backends(rows) return fakes.fleet(rows).offered end
 -- Changes an endpoint (its state, weight, …); the strategy learns of it before its next pick.
 function kit.set(backends, id, changes) fakes.change(fakes.fleet_of(backends), id, changes) end
 
--- A request. Fields: method, path, query, host, client_ip, headers, cookies, attempt, tried (a list of
--- backends).
+-- A request. Fields: method, path, query, host, client_ip, headers, cookies (name → value, or a
+-- list), attempt, tried (a list of backends).
 function kit.request(fields) return fakes.request(fields or {}) end
 
 -- The cookies that set_cookie was called with: a list of { name, value, options }.

@@ -148,8 +148,14 @@ function methods:header(name)
     return given(C.fg_request_header(self, name, #name, out))
 end
 
-function methods:cookie(name)
+function methods:cookie(name, nth)
     check_name(name, "request:cookie")
+    if nth and nth ~= 1 then
+        if type(nth) ~= "number" or nth < 1 or nth % 1 ~= 0 then
+            error("request:cookie: expected a number from 1 on", 2)
+        end
+        return given(C.fg_request_cookie_at(self, name, #name, nth - 1, out))
+    end
     return given(C.fg_request_cookie(self, name, #name, out))
 end
 

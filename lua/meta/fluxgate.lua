@@ -35,10 +35,12 @@ local Request = {}
 ---@return string?
 function Request:header(name) end
 
----The value of a cookie, nil where there is none.
+---The value of a cookie, nil where there is none. Of several with one name the first, which browsers give
+---the one of the longest path (RFC 6265 §5.4), or the nth.
 ---@param name string
+---@param nth? integer default 1
 ---@return string?
-function Request:cookie(name) end
+function Request:cookie(name, nth) end
 
 ---@class CookieOptions
 ---@field path? string default "/"

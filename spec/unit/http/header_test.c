@@ -120,6 +120,12 @@ reads_cookies_from_all_rows(void **state)
         assert_true(headers_cookie(&headers, slice_of(pairs[i][0]), &value));
         assert_true(slice_equal(value, slice_of(pairs[i][1])));
     }
+    assert_true(headers_cookie_at(&headers, SLICE_LIT("a"), 1, &value));
+    assert_true(slice_equal(value, SLICE_LIT("9")));
+    add(&headers, "Cookie", "x=y; a=last");
+    assert_true(headers_cookie_at(&headers, SLICE_LIT("a"), 2, &value));
+    assert_true(slice_equal(value, SLICE_LIT("last")));
+    assert_false(headers_cookie_at(&headers, SLICE_LIT("a"), 3, &value));
     assert_false(headers_cookie(&headers, SLICE_LIT("c"), &value));
     assert_false(headers_cookie(&headers, SLICE_LIT(""), &value));
     assert_false(headers_cookie(&headers, SLICE_LIT("A"), &value));

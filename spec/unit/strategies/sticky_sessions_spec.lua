@@ -50,6 +50,19 @@ describe("sticky_sessions", function()
         assert.same({ a = 100, b = 100, c = 100 }, counts)
     end)
 
+    it("finds its cookie behind others of the same name, but not behind any number of them", function()
+        local strategy = kit.strategy("sticky_sessions")
+        local backend, cookie = begin(strategy)
+        for _ = 1, 5 do
+            local request = kit.request { cookies = { SESSIONID = { "the-application's", "x", cookie.value } } }
+            assert.equal(backend, strategy:pick(request, fleet))
+            assert.same({}, kit.cookies(request))
+        end
+        local request = kit.request { cookies = { SESSIONID = { "a", "b", "c", "d", cookie.value } } }
+        strategy:pick(request, fleet)
+        assert.equal(1, #kit.cookies(request))
+    end)
+
     it("recognises the cookie in another worker, after a restart and in another gateway with the same secret", function()
         local backend, cookie = begin(kit.strategy("sticky_sessions", { secrets = { "first-secret" } }))
         local other = kit.strategy("sticky_sessions", { secrets = { "first-secret" } })

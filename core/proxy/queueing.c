@@ -29,6 +29,7 @@ enum tried {
 struct grant {
     uint32_t slot;
     enum reason reason;
+    bool is_service; /* full: there may be room on any slot */
 };
 
 static struct line *
@@ -187,8 +188,9 @@ pick_and_count(struct stream *stream, struct grant *grant)
 {
     struct proxy *proxy = stream->proxy;
     const struct config_queue_limits *limits = limits_of(stream);
-    *grant = (struct grant){SLOT_NONE, REASON_ALL_FULL};
+    *grant = (struct grant){SLOT_NONE, REASON_ALL_FULL, true};
     if (limits->active != 0 && queue_active(stream->line->queue) >= limits->active) return TRY_FULL;
+    grant->is_service = false;
     for (int race = 0; race < RACES_MAX; race++) {
         struct script *script = stream_picker(stream)->script;
         switch (script_pick(script, &stream->request, &grant->slot, &grant->reason)) {
@@ -203,6 +205,7 @@ pick_and_count(struct stream *stream, struct grant *grant)
         if (!stream->in_service) {
             stream->in_service =
                 queue_try_begin(proxy->shm, stream->line->queue, proxy->worker, limits->active);
+            grant->is_service = !stream->in_service;
             if (!stream->in_service) return TRY_FULL;
         }
         if (!slot_try_begin(proxy->shm, proxy->worker, slot, limits->active_per_endpoint)) continue;
@@ -210,6 +213,21 @@ pick_and_count(struct stream *stream, struct grant *grant)
         return TRY_TAKEN;
     }
     return TRY_FULL;
+}
+
+/* What a try that found all full waits for: a slot, any slot, or for a retry any but one that it has tried,
+ * and rather one that others could have. */
+static uint32_t
+place_of(const struct stream *stream, const struct grant *grant)
+{
+    const struct script_request *request = &stream->request;
+    uint32_t limit = limits_of(stream)->active_per_endpoint;
+    if (grant->slot != SLOT_NONE || limit == 0 || grant->is_service || request->tried_count == 0)
+        return grant->slot;
+    uint32_t slot = request->tried[0];
+    for (uint32_t i = 1; i < request->tried_count && slot_active(stream->proxy->shm, slot) >= limit; i++)
+        slot = request->tried[i];
+    return QUEUE_EXCEPT | slot;
 }
 
 static enum tried
@@ -289,8 +307,9 @@ try_first(struct stream *stream)
     case TRY_NONE: give_up(stream, grant.reason); return true;
     case TRY_FULL: break;
     }
-    if (grant.slot == stream->bound) return false;
-    change_place(stream, grant.slot);
+    uint32_t bound = place_of(stream, &grant);
+    if (bound == stream->bound) return false;
+    change_place(stream, bound);
     return true;
 }
 
@@ -317,7 +336,7 @@ may_try(const struct stream *stream)
 static void
 pass_or_refuse(struct stream *stream)
 {
-    struct grant grant = {SLOT_NONE, REASON_ALL_FULL};
+    struct grant grant = {SLOT_NONE, REASON_ALL_FULL, false};
     enum tried tried = TRY_FULL;
     if (queue_depth(stream->line->queue) != 0 && enter_line(stream, SLOT_NONE, false, QUEUE_TICKETS_MAX)) {
         if (may_try(stream)) tried = try_now(stream, &grant);
@@ -356,7 +375,10 @@ look(struct stream *stream, struct grant *grant)
     struct script *script = stream_picker(stream)->script;
     switch (script_pick(script, &stream->request, &grant->slot, &grant->reason)) {
     case SCRIPT_NONE: return grant->reason == REASON_ALL_FULL ? TRY_FULL : TRY_NONE;
-    case SCRIPT_PICKED: grant->slot = SLOT_NONE; break;
+    case SCRIPT_PICKED:
+        grant->slot = SLOT_NONE;
+        grant->is_service = true; /* or its turn has not come: it waits like any other */
+        break;
     case SCRIPT_QUEUE: break;
     }
     return TRY_FULL;
@@ -366,7 +388,7 @@ void
 queueing_begin(struct stream *stream)
 {
     struct proxy *proxy = stream->proxy;
-    struct grant grant = {SLOT_NONE, REASON_ALL_FULL};
+    struct grant grant = {SLOT_NONE, REASON_ALL_FULL, false};
     if (!follow_generation(stream)) {
         reply_reason(stream, REASON_NO_ENDPOINTS, 0, "the service was removed");
         return;
@@ -380,7 +402,7 @@ queueing_begin(struct stream *stream)
     switch (is_next ? try_now(stream, &grant) : look(stream, &grant)) {
     case TRY_TAKEN: attempt_run(stream, grant.slot); return;
     case TRY_NONE: give_up(stream, grant.reason); return;
-    case TRY_FULL: wait_in_line(stream, grant.slot); return;
+    case TRY_FULL: wait_in_line(stream, place_of(stream, &grant)); return;
     }
 }
 
@@ -420,6 +442,12 @@ find_ticket(const struct line *line, uint64_t ticket)
     return NULL;
 }
 
+static bool
+is_picky(const struct stream *stream)
+{
+    return stream->bound != SLOT_NONE && (stream->bound & QUEUE_EXCEPT) != 0;
+}
+
 /* Endpoints or limits changed: a session whose own endpoint it may no longer wait for waits like the others,
  * and whose service went learns that. */
 static void
@@ -431,6 +459,10 @@ reconsider(struct stream *stream)
         return;
     }
     if (stream->bound == SLOT_NONE) return;
+    if (is_picky(stream)) { /* run_line tries it now, and finds what is true now */
+        change_place(stream, SLOT_NONE);
+        return;
+    }
     struct script *script = stream_picker(stream)->script;
     (void)!script_pick(script, &stream->request, &grant.slot, &grant.reason);
     if (grant.slot != stream->bound) change_place(stream, SLOT_NONE);
@@ -450,18 +482,34 @@ reconsider_all(struct line *line)
     }
 }
 
+/* Who waits for any slot but one is not queue_first's while it is in nobody's way, and may find room all the
+ * same. */
+static void
+try_picky(struct line *line)
+{
+    const struct link *last = line->streams.prev;
+    struct link *at = line->streams.next;
+    for (bool is_last = link_is_empty(&line->streams); !is_last;) {
+        struct stream *stream = LINK_OF(at, struct stream, place);
+        is_last = at == last;
+        at = at->next;
+        if (is_picky(stream)) (void)!try_first(stream);
+    }
+}
+
 static void
 run_line(struct proxy *proxy, struct line *line, bool is_changed)
 {
     uint32_t limit = slot_limit(proxy, line);
     if (is_changed) reconsider_all(line);
+    try_picky(line);
     for (int races = 0; races < RACES_MAX;) {
         unsigned worker;
         uint64_t ticket = queue_first(proxy->shm, line->queue, limit, &worker);
         struct stream *stream = ticket != 0 && worker == proxy->worker ? find_ticket(line, ticket) : NULL;
         if (stream == NULL) return;
         if (try_first(stream)) continue;
-        if (stream->bound == SLOT_NONE) return;
+        if ((stream->bound & QUEUE_EXCEPT) != 0) return; /* or SLOT_NONE */
         races++; /* its endpoint had room and has none any more: those behind it may have */
     }
 }

@@ -156,21 +156,32 @@ queue_enter(
     return ticket;
 }
 
-/* The ticket of a cell that keeps those behind it from trying; 0: none. */
+static bool
+stands_aside(struct shm *shm, uint32_t bound, uint32_t limit)
+{
+    if (bound == SLOT_NONE || limit == 0) return false;
+    if ((bound & QUEUE_EXCEPT) != 0) return slot_active(shm, bound & ~QUEUE_EXCEPT) < limit;
+    return slot_active(shm, bound) >= limit;
+}
+
+/* The ticket of a cell that keeps those behind it from trying; 0: none. `picky` gathers the workers of those
+ * that could try all the same. */
 static uint64_t
-cell_blocks(struct shm *shm, struct queue *queue, uint32_t at, uint32_t limit)
+cell_blocks(struct shm *shm, struct queue *queue, uint32_t at, uint32_t limit, uint64_t *picky)
 {
     struct queue_cell *cell = &queue->cells[at];
     uint64_t ticket = atomic_load(&cell->ticket);
     if (ticket == 0 || (ticket & TICKET_RESERVED) != 0) return 0;
     uint32_t bound = atomic_load(&cell->bound);
     if (atomic_load(&cell->ticket) != ticket) return 0;
-    return bound != SLOT_NONE && limit != 0 && slot_active(shm, bound) >= limit ? 0 : ticket;
+    if (!stands_aside(shm, bound, limit)) return ticket;
+    if ((bound & QUEUE_EXCEPT) != 0) *picky |= (uint64_t)1 << ticket_worker(ticket);
+    return 0;
 }
 
 /* The first ticket that blocks, of those before `before`; `any`: the first that is found will do. */
 static uint64_t
-queue_scan(struct shm *shm, struct queue *queue, uint32_t limit, uint64_t before, bool any)
+queue_scan(struct shm *shm, struct queue *queue, uint32_t limit, uint64_t before, bool any, uint64_t *picky)
 {
     uint64_t first = before;
     uint32_t high = atomic_load(&queue->cells_high);
@@ -178,7 +189,7 @@ queue_scan(struct shm *shm, struct queue *queue, uint32_t limit, uint64_t before
         uint64_t shown = atomic_load(&queue->shown[word]);
         for (; shown != 0; shown &= shown - 1) {
             uint32_t at = word * 64 + (uint32_t)__builtin_ctzll(shown);
-            uint64_t ticket = cell_blocks(shm, queue, at, limit);
+            uint64_t ticket = cell_blocks(shm, queue, at, limit, picky);
             if (ticket == 0 || ticket >= first) continue;
             first = ticket;
             if (any) return first;
@@ -191,13 +202,15 @@ bool
 queue_may_try(struct shm *shm, struct queue *queue, uint64_t ticket, uint32_t limit)
 {
     if (ticket == 0 || atomic_load(&queue->cells[ticket_cell(ticket)].ticket) != ticket) return false;
-    return queue_scan(shm, queue, limit, ticket, true) == 0;
+    uint64_t picky = 0;
+    return queue_scan(shm, queue, limit, ticket, true, &picky) == 0;
 }
 
 uint64_t
 queue_first(struct shm *shm, struct queue *queue, uint32_t limit, unsigned *worker)
 {
-    uint64_t first = queue_depth(queue) == 0 ? 0 : queue_scan(shm, queue, limit, TICKET_RESERVED, false);
+    uint64_t picky = 0, first = 0;
+    if (queue_depth(queue) != 0) first = queue_scan(shm, queue, limit, TICKET_RESERVED, false, &picky);
     *worker = ticket_worker(first);
     return first;
 }
@@ -215,13 +228,16 @@ queue_leave(struct shm *shm, struct queue *queue, uint64_t ticket)
 }
 
 /* Of those that wait for a full slot of their own none could do anything, and behind the first of the others
- * nobody may try: so it is one worker or none. */
+ * nobody may try: so it is one worker or none, beside those that wait for any slot but one. */
 void
 queue_wake(struct shm *shm, struct queue *queue, uint32_t limit, void (*wake)(void *context, unsigned worker),
     void *context)
 {
-    unsigned worker;
-    if (queue_first(shm, queue, limit, &worker) != 0) wake(context, worker);
+    if (queue_depth(queue) == 0) return;
+    uint64_t picky = 0, first = queue_scan(shm, queue, limit, TICKET_RESERVED, false, &picky);
+    for (uint64_t left = picky; left != 0; left &= left - 1)
+        wake(context, (unsigned)__builtin_ctzll(left));
+    if (first != 0 && (picky >> ticket_worker(first) & 1) == 0) wake(context, ticket_worker(first));
 }
 
 void

@@ -4,6 +4,7 @@
  * an 11th, and who dies strands nobody. */
 #ifndef FLUXGATE_SHM_QUEUE_H
 #define FLUXGATE_SHM_QUEUE_H
+#include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -15,6 +16,11 @@ enum {
     QUEUE_TICKETS_MAX =
         4096 /* waiting at once in one service, over all workers; limits.queue is at most this */
 };
+
+/* In place of a slot to insist on: any slot but this one (QUEUE_EXCEPT | slot), which the request has tried.
+ * Its ticket keeps nobody from trying while there is room on that one. */
+#define QUEUE_EXCEPT 0x80000000u
+static_assert((SLOT_NONE & QUEUE_EXCEPT) != 0, "one test tells who insists on a slot");
 
 struct queue;
 
@@ -33,9 +39,9 @@ bool queue_try_begin(struct shm *shm, struct queue *queue, unsigned worker, uint
 void queue_end(struct shm *shm, struct queue *queue, unsigned worker);
 uint32_t queue_active(const struct queue *queue);
 
-/* Takes a place. `bound`: the slot this request insists on (a sticky session), else SLOT_NONE. `at_head`: a
- * retry, before all who are no retries. 0: the line has `depth` waiting already (or QUEUE_TICKETS_MAX). The
- * ticket is never reused. */
+/* Takes a place. `bound`: the slot this request insists on (a sticky session), else SLOT_NONE or
+ * QUEUE_EXCEPT. `at_head`: a retry, before all who are no retries. 0: the line has `depth` waiting already
+ * (or QUEUE_TICKETS_MAX). The ticket is never reused. */
 MUST_CHECK
 uint64_t queue_enter(
     struct shm *shm, struct queue *queue, unsigned worker, uint32_t bound, bool at_head, uint32_t depth);
@@ -56,9 +62,10 @@ uint64_t queue_first(struct shm *shm, struct queue *queue, uint32_t limit, unsig
 uint32_t queue_depth(const struct queue *queue);
 
 /* After a slot or the service got room, a ticket left, an endpoint came, or a limit changed: calls `wake` for
- * the worker that owns the ticket of queue_first, if there is one. Cheap when nobody waits. No wake-up is
- * lost between a failed try and this where the try came after queue_enter: who enters tries once more, then
- * sleeps. After shm_worker_reap its caller wakes every worker. */
+ * the worker that owns the ticket of queue_first, if there is one, and before it for those of tickets with
+ * QUEUE_EXCEPT that stand in nobody's way, since the room may be on another slot. Cheap when nobody waits. No
+ * wake-up is lost between a failed try and this where the try came after queue_enter: who enters tries once
+ * more, then sleeps. After shm_worker_reap its caller wakes every worker. */
 void queue_wake(struct shm *shm, struct queue *queue, uint32_t limit,
     void (*wake)(void *context, unsigned worker), void *context);
 

@@ -225,6 +225,40 @@ a_retry_with_one_endpoint_left_is_in_nobodys_way(void **state)
 }
 
 static void
+a_retry_with_several_endpoints_left_lets_others_have_the_one_it_tried(void **state)
+{
+    struct rig *rig = rig_new(ONE_EACH, 3);
+    struct heard *backend[3], *client[3];
+    static const char *const paths[] = {"/a", "/b", "/c"};
+    (void)state;
+    fake_limit = 1;
+    for (unsigned i = 0; i < 3; i++) {
+        client[i] = ask(rig, paths[i], "");
+        backend[i] = rig_backend(rig, i);
+        rig_expect(rig, backend[i], "\r\n\r\n");
+        rig_forget(backend[i]);
+    }
+    rig_hang_up(backend[0]);
+    WAITING(rig, 1); /* /a, for the second or the third */
+    struct heard *d = ask(rig, "/d", "");
+    backend[0] = rig_backend(rig, 0);
+    expect_next(rig, backend[0], "GET /d ");
+    struct heard *e = wait_as(rig, 2, "/e", "");
+    answer(rig, backend[2], client[2]);
+    expect_next(
+        rig, backend[2], "GET /a "); /* before /e, and though it is not the first any more that blocks */
+    assert_int_equal(queue_depth(line(rig)), 1);
+    answer(rig, backend[0], d);
+    expect_next(rig, backend[0], "GET /e ");
+    answer(rig, backend[0], e);
+    answer(rig, backend[1], client[1]);
+    answer(rig, backend[2], client[0]);
+    for (unsigned i = 0; i < 3; i++)
+        rig_hang_up(backend[i]);
+    rig_free(rig);
+}
+
+static void
 a_session_waits_for_its_own_endpoint_in_nobodys_way(void **state)
 {
     struct rig *rig = rig_new(LIMITED("active_per_endpoint: 1, queue: 1"), 2);
@@ -473,6 +507,7 @@ main(void)
         cmocka_unit_test(gives_up_the_place_of_a_client_that_left),
         cmocka_unit_test(lets_a_retry_go_first),
         cmocka_unit_test(a_retry_with_one_endpoint_left_is_in_nobodys_way),
+        cmocka_unit_test(a_retry_with_several_endpoints_left_lets_others_have_the_one_it_tried),
         cmocka_unit_test(a_session_waits_for_its_own_endpoint_in_nobodys_way),
         cmocka_unit_test(an_endpoints_death_strands_nobody),
         cmocka_unit_test(a_reload_that_raises_or_drops_the_limit_serves_who_waits),

@@ -231,6 +231,29 @@ lets_a_bound_ticket_wait_for_its_own_server_alone(void **state)
 }
 
 static void
+lets_a_retry_hold_up_nobody_who_can_have_what_it_tried(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    uint32_t limit = 1;
+    assert_true(slot_try_begin(world.shm, 0, world.slots[0], limit));
+    assert_true(slot_try_begin(world.shm, 0, world.slots[1], limit));
+    uint64_t retry = enter(&world, 1, QUEUE_EXCEPT | world.slots[0], true);
+    uint64_t other = enter(&world, 2, SLOT_NONE, false);
+    assert_false(may_try(&world, other, limit));
+    assert_int_equal(first(&world, limit), retry);
+    slot_end(world.shm, 0, world.slots[0]);
+    assert_true(may_try(&world, other, limit));
+    assert_true(may_try(&world, retry, limit));
+    assert_int_equal(first(&world, limit), other);
+    assert_int_equal(woken(&world, limit), 1u << 1 | 1u << 2); /* the room may be on the other slot */
+    queue_leave(world.shm, world.queue, other);
+    assert_int_equal(first(&world, limit), 0);
+    assert_int_equal(woken(&world, limit), 1u << 1);
+    world_free(&world);
+}
+
+static void
 bounds_the_line_exactly(void **state)
 {
     (void)state;
@@ -901,6 +924,7 @@ main(void)
         cmocka_unit_test(lets_who_leaves_early_hold_up_nobody),
         cmocka_unit_test(puts_retries_before_all_who_are_none),
         cmocka_unit_test(lets_a_bound_ticket_wait_for_its_own_server_alone),
+        cmocka_unit_test(lets_a_retry_hold_up_nobody_who_can_have_what_it_tried),
         cmocka_unit_test(bounds_the_line_exactly),
         cmocka_unit_test(takes_a_dead_worker_out_of_line_and_counts),
         cmocka_unit_test(counts_for_the_metrics),

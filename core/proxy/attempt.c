@@ -13,13 +13,40 @@ note_load(struct proxy *proxy, uint32_t slot, const struct headers *headers)
     if (shared != NULL) atomic_store_explicit(&shared->load_milli, milli, memory_order_relaxed);
 }
 
+/* What an endpoint's latency counts as: an error that came quickly is no sign of health. */
+static uint32_t
+latency_of(struct stream *stream, bool is_good)
+{
+    struct proxy *proxy = stream->proxy;
+    uint64_t latency_us = proxy->now_us - stream->picked_us;
+    if (latency_us > UINT32_MAX) latency_us = UINT32_MAX;
+    if (LIKELY(is_good)) {
+        latency_note(proxy, stream->service_id, (uint32_t)latency_us);
+        return (uint32_t)latency_us;
+    }
+    uint32_t p90_us = latency_p90_us(proxy, stream->service_id);
+    return latency_us < p90_us ? p90_us : (uint32_t)latency_us;
+}
+
+void
+attempt_failed(struct stream *stream)
+{
+    struct proxy *proxy = stream->proxy;
+    if (stream->slot == SLOT_NONE) return;
+    slot_observe(proxy->shm, stream->slot, latency_of(stream, false), true, proxy->now_us);
+    stream->stay_until_us = stream->picked_us + latency_p90_us(proxy, stream->service_id);
+}
+
 void
 attempt_observe(struct stream *stream, int status, enum reason failure, const struct headers *headers)
 {
     struct proxy *proxy = stream->proxy;
     uint64_t latency_us = proxy->now_us - stream->picked_us;
     if (latency_us > UINT32_MAX) latency_us = UINT32_MAX;
-    slot_observe(proxy->shm, stream->slot, (uint32_t)latency_us, failure != REASON_NONE, proxy->now_us);
+    if (UNLIKELY(failure != REASON_NONE))
+        attempt_failed(stream);
+    else
+        slot_observe(proxy->shm, stream->slot, latency_of(stream, status < 500), false, proxy->now_us);
     if (headers != NULL) note_load(proxy, stream->slot, headers);
     script_result(stream_picker(stream)->script, &stream->request, stream->slot,
         &(struct script_result){status, failure, (uint32_t)latency_us, headers});
@@ -56,8 +83,11 @@ attempt_end(struct stream *stream)
         upstream_give(&stream->upstream, idle_us);
     }
     if (stream->slot != SLOT_NONE) {
-        slot_end(stream->proxy->shm, stream->proxy->worker, stream->slot);
+        if (LIKELY(stream->stay_until_us <= stream->proxy->now_us) ||
+            !stay_begin(stream->proxy, stream->slot, stream->service_id, stream->stay_until_us))
+            slot_end(stream->proxy->shm, stream->proxy->worker, stream->slot);
         stream->slot = SLOT_NONE;
+        stream->stay_until_us = 0;
     }
     if (UNLIKELY(stream->line != NULL)) queueing_end(stream);
 }
@@ -276,6 +306,7 @@ attempt_replay(struct stream *stream)
     if (!config_retry_has_status(retry_config(stream), answer->status)) return false;
     if (stream->up.state != RELAY_DONE || !may_retry(stream, decide(stream, REASON_NONE))) return false;
     attempt_observe(stream, answer->status, REASON_NONE, &answer->headers);
+    stream->stay_until_us = stream->picked_us + latency_p90_us(stream->proxy, stream->service_id);
     leave_endpoint(stream);
     stream->reason = REASON_NONE;
     attempt_begin(stream);

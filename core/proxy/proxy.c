@@ -154,6 +154,7 @@ on_sweep(evutil_socket_t fd, short what, void *context)
     proxy_refresh(proxy);
     upstream_sweep(proxy);
     queueing_sweep(proxy);
+    stays_end(proxy, proxy->now_us);
     proxy_leave(proxy);
 }
 
@@ -291,12 +292,17 @@ proxy_new(struct event_base *base, struct shm *shm, unsigned worker, struct stat
         proxy->random[1] = clock_wall_us() ^ worker;
     }
     proxy->random[3] |= 1; /* all zero is the one state it never leaves */
+    if (!stays_init(proxy)) {
+        free(proxy);
+        return NULL;
+    }
     event_assign(&proxy->accept_resume, base, -1, 0, on_accept_resume, proxy);
     queueing_init(proxy);
     event_assign(&proxy->sweep, base, -1, EV_PERSIST, on_sweep, proxy);
     proxy_enter(proxy);
     proxy->wall_offset_us = clock_wall_us() - proxy->now_us;
     if (event_add(&proxy->sweep, &sweep) == -1) {
+        stays_fini(proxy);
         free(proxy);
         return NULL;
     }
@@ -342,6 +348,7 @@ proxy_free(struct proxy *proxy)
     pipe_pool_fini(&proxy->pipes);
     event_del(&proxy->sweep);
     event_del(&proxy->accept_resume);
+    stays_fini(proxy);
     queueing_fini(proxy);
     generation_put(&proxy->generation);
     free(proxy->listeners);

@@ -329,8 +329,9 @@ struct stream {
     uint32_t slot;                        /* counted by slot_begin until slot_end; SLOT_NONE */
     uint32_t last_slot, last_incarnation; /* the last one tried, for log and statistics */
     uint64_t picked_us;
-    uint64_t sent; /* request bytes the kernel took in this attempt */
-    bool pooled;   /* the attempt runs on a connection that served before */
+    uint64_t sent;          /* request bytes the kernel took in this attempt */
+    uint64_t stay_until_us; /* its place is held until then though it failed; 0: it did not */
+    bool pooled;            /* the attempt runs on a connection that served before */
     uint32_t attempts;
 
     /* the response */
@@ -414,6 +415,12 @@ struct proxy {
     int wake_fds[SHM_WORKERS_MAX]; /* borrowed */
     unsigned wake_count;
 
+    /* what failed attempts cost (stay.c) */
+    uint32_t *p90_us; /* of each service's latency, by shm name; 0: nothing known */
+    struct link stays;
+    struct event stay_end;
+    uint32_t stay_count;
+
     enum drain_state drain;
     uint64_t drain_requests_us, drain_tunnels_us; /* when what is left is cut */
     void (*drain_done)(void *);
@@ -494,6 +501,7 @@ void attempt_end(
 bool attempt_replay(struct stream *stream);
 void attempt_resume(struct stream *stream); /* BACKOFF is over */
 void attempt_observe(struct stream *stream, int status, enum reason failure, const struct headers *headers);
+void attempt_failed(struct stream *stream); /* its endpoint's counts alone; no harm where there is none */
 void attempt_on_connected(struct stream *stream);
 void attempt_on_readable(struct stream *stream);
 void attempt_on_writable(struct stream *stream);
@@ -506,6 +514,7 @@ void queueing_fini(struct proxy *proxy);
 void queueing_begin(struct stream *stream);
 /* After slot_end: gives up its place in the service or in the line, and wakes whose turn it is. */
 void queueing_end(struct stream *stream);
+void queueing_wake(struct proxy *proxy, uint32_t service_id); /* after a slot_end without a stream */
 void queueing_on_timeout(struct stream *stream);
 uint64_t queueing_left_us(const struct stream *stream); /* of the wait */
 void queueing_run(struct proxy *proxy);                 /* proxy->is_woken: runs those whose turn has come */
@@ -525,6 +534,18 @@ queueing_is_limited(const struct stream *stream)
         &stream_picker(stream)->config->services[stream->request.service].queue;
     return (limits->active_per_endpoint | limits->active) != 0;
 }
+
+/* stay.c: a failed attempt never makes an endpoint look good: it counts as at least its service's p90 in
+ * latency_ewma, and stays in `active` for that long. latency_note takes the time to an answer's head. Hot. */
+void latency_note(struct proxy *proxy, uint32_t service_id, uint32_t latency_us);
+uint32_t latency_p90_us(const struct proxy *proxy, uint32_t service_id);
+/* slot_end later, without a connection or a stream. False: the caller is to do it now. */
+MUST_CHECK
+bool stay_begin(struct proxy *proxy, uint32_t slot, uint32_t service_id, uint64_t due_us);
+void stays_end(struct proxy *proxy, uint64_t until_us); /* those that are due then */
+MUST_CHECK
+bool stays_init(struct proxy *proxy);
+void stays_fini(struct proxy *proxy);
 
 /* slow.c: the pace of a request body */
 void body_waits(struct stream *stream);            /* for the client, who alone holds it up */

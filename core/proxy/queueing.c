@@ -416,6 +416,13 @@ queueing_end(struct stream *stream)
     wake_line(stream->proxy, line);
 }
 
+void
+queueing_wake(struct proxy *proxy, uint32_t service_id)
+{
+    if (proxy->line_by_name == NULL || service_id >= SHM_NAMES_MAX) return;
+    if (proxy->line_by_name[service_id] != NULL) wake_line(proxy, proxy->line_by_name[service_id]);
+}
+
 uint64_t
 queueing_left_us(const struct stream *stream)
 {

@@ -143,9 +143,7 @@ stream_pump_up(struct stream *stream, bool may_read)
 void
 stream_cut(struct stream *stream, enum reason reason)
 {
-    if (stream->slot != SLOT_NONE)
-        slot_observe(stream->proxy->shm, stream->slot, (uint32_t)(stream->proxy->now_us - stream->picked_us),
-            true, stream->proxy->now_us);
+    attempt_failed(stream);
     stream_close(stream, reason);
 }
 

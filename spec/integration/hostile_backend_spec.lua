@@ -243,6 +243,10 @@ describe("a backend that answers with", function()
         for i = 1, 20 do
             assert.equal("b\n", client:request("GET /before" .. i).body)
             gateway:kill(worker, "STOP")
+            support.wait_until("the worker stands still", function()
+                local stat = support.read_file("/proc/" .. worker .. "/stat")
+                return stat:match("%) (%a)") == "T", stat
+            end)
             client:send("GET /after HTTP/1.1\r\nHost: a\r\n\r\n")
             backend:push(EVIL)
             gateway:kill(worker, "CONT")

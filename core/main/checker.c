@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,6 +17,39 @@
 #include "core/base/log.h"
 #include "core/config/config.h"
 #include "core/script/script.h"
+
+/* Control opens it, long after anybody looks: so what can be known now is said now, and nothing is made. */
+static void
+check_access_log(const struct config *config, struct diags *diags)
+{
+    static const char *const otherwise = "or \"-\" for standard output";
+    const char *path = config->log.access;
+    struct stat info;
+    if (path == NULL || strcmp(path, "-") == 0) return;
+    struct place place = config_place(config, "log.access");
+    if (stat(path, &info) == 0) {
+        if (S_ISDIR(info.st_mode))
+            diag_add(diags, DIAG_ERROR, place, NULL, "log.access: %s is a directory: name a file in it, %s",
+                path, otherwise);
+        else if (faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) == -1)
+            diag_add(diags, DIAG_ERROR, place, NULL,
+                "log.access: %s cannot be written (%s): give it to the user that runs fluxgate, %s", path,
+                strerror(errno), otherwise);
+        return;
+    }
+    const char *slash = strrchr(path, '/');
+    char *dir = slash == NULL ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
+    if (dir == NULL)
+        diags->failed = true;
+    else if (stat(dir, &info) == -1 || !S_ISDIR(info.st_mode))
+        diag_add(diags, DIAG_ERROR, place, NULL,
+            "log.access: there is no directory %s for it: make it (mkdir -p %s), %s", dir, dir, otherwise);
+    else if (faccessat(AT_FDCWD, dir, W_OK | X_OK, AT_EACCESS) == -1)
+        diag_add(diags, DIAG_ERROR, place, NULL,
+            "log.access: no file can be made in %s (%s): give it to the user that runs fluxgate, %s", dir,
+            strerror(errno), otherwise);
+    free(dir);
+}
 
 /* The child. Complaints go to `out`, one a line; 0 where the bundle in `memfd` is complete. */
 static int
@@ -26,6 +60,7 @@ check(const char *path, int memfd, FILE *out)
     int code = 1;
     struct bundle *bundle = bundle_open();
     struct config *config = bundle == NULL ? NULL : config_load(bundle, path, &diags);
+    if (config != NULL) check_access_log(config, &diags);
     if (config != NULL && diags_ok(&diags)) {
         struct script_env env = {.role = SCRIPT_CHECKER, .config = config, .bundle = bundle};
         script = script_new(&env, NULL, &diags);

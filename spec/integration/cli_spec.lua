@@ -110,6 +110,33 @@ services:
         assert.equal(text, again)
     end)
 
+    it("refuses an access log that cannot be written, with its line and what to do", function()
+        local dir = support.dir()
+        local cases = {
+            { dir .. "/none/access.log", "there is no directory " .. dir .. "/none for it: make it (mkdir -p " },
+            { dir, "is a directory" },
+            { support.file("plain", "") .. "/access.log", "there is no directory" },
+            { "/proc/self/none/access.log", "there is no directory" },
+        }
+        if tonumber((support.shell("id -u"))) ~= 0 then
+            cases[#cases + 1] = { "/proc/self/access.log", "no file can be made in /proc/self" }
+        end
+        for _, case in ipairs(cases) do
+            local file = support.file("log.yaml", good .. ("log: { access: %s }\n"):format(case[1]))
+            local _, lines = good:gsub("\n", "")
+            for _, command in ipairs { "check", "run" } do
+                local text, code = fluxgate(command, "-c", file)
+                assert.equal(1, code, text)
+                assert.truthy(text:find(("log.yaml:%d:"):format(lines + 1), 1, true), text)
+                assert.truthy(text:find(case[2], 1, true), text)
+                assert.truthy(text:find('or "-" for standard output', 1, true), text)
+            end
+        end
+        local text, code = fluxgate("check", "-c", support.file("log.yaml", good .. "log: { access: new.log }\n"))
+        assert.equal(0, code, text)
+        assert.is_nil(io.open(dir .. "/new.log"))
+    end)
+
     it("does not start on a taken address and says which", function()
         local gateway = support.gateway { config = good }
         local other = (good:gsub("127%.0%.0%.1:0", "127.0.0.1:" .. gateway:port()))

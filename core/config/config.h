@@ -262,6 +262,7 @@ struct config {
         *strategies_path;  /* directories searched for plug-in names, resolved; the shipped one last */
     const char *state_dir; /* snapshot of last known endpoints; NULL: none kept */
     const char *zone;
+    const char *via; /* this gateway's name in Via; NULL: none is sent */
     struct config_timeouts timeouts;
     struct config_limits limits;
     struct config_retry retry; /* what services start from */

@@ -369,6 +369,7 @@ print_paths(struct print *print)
     strbuf_add_char(&print->out, '\n');
     if (config->state_dir != NULL) row_text(print, "", "state", path_written(print, config->state_dir));
     if (config->zone != NULL) row_text(print, "", "zone", config->zone);
+    if (config->via != NULL) row_text(print, "", "via", config->via);
 }
 
 static void

@@ -409,6 +409,23 @@ take_zone(struct load *load, const struct node *node, void *target)
     if (strlen(config->zone) > 63) refuse(load, node->place, NULL, "zone: at most 63 bytes");
 }
 
+/* RFC 9110 §7.6.3: a pseudonym, which is a token. */
+static void
+take_via(struct load *load, const struct node *node, void *target)
+{
+    static const char expected[] =
+        "a name of this gateway that no other on the way has (letters, digits, '-')";
+    struct config *config = target;
+    const char *name;
+    if (!value_text(load, node, expected, &name)) return;
+    if (strcmp(name, "false") == 0) return;
+    size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.");
+    if (len == 0 || name[len] != '\0' || len > 63 || strcmp(name, "true") == 0)
+        refuse(load, node->place, NULL, "via: expected %s", expected);
+    else
+        config->via = name;
+}
+
 #define BLOCK_TAKER(name, field)                                                                             \
     static void take_##name(struct load *load, const struct node *node, void *target)                        \
     {                                                                                                        \
@@ -430,9 +447,9 @@ static const struct key config_keys_table[] = {
     {"lua_path", KEY_OTHER, 0, 0, 0, NULL, take_lua_path},
     {"strategies_path", KEY_OTHER, 0, 0, 0, NULL, NULL}, /* by sections_load: it has defaults to append */
     {"state", KEY_OTHER, 0, 0, 0, NULL, take_state}, {"zone", KEY_OTHER, 0, 0, 0, NULL, take_zone},
-    {"timeouts", KEY_OTHER, 0, 0, 0, NULL, take_timeouts}, {"limits", KEY_OTHER, 0, 0, 0, NULL, take_limits},
-    {"retry", KEY_OTHER, 0, 0, 0, NULL, take_retry}, {"drain", KEY_OTHER, 0, 0, 0, NULL, take_drain},
-    {"log", KEY_OTHER, 0, 0, 0, NULL, take_log},
+    {"via", KEY_OTHER, 0, 0, 0, NULL, take_via}, {"timeouts", KEY_OTHER, 0, 0, 0, NULL, take_timeouts},
+    {"limits", KEY_OTHER, 0, 0, 0, NULL, take_limits}, {"retry", KEY_OTHER, 0, 0, 0, NULL, take_retry},
+    {"drain", KEY_OTHER, 0, 0, 0, NULL, take_drain}, {"log", KEY_OTHER, 0, 0, 0, NULL, take_log},
     {"include", KEY_OTHER, 0, 0, 0, NULL, NULL}, /* gone before this: include.c */
 };
 

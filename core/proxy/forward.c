@@ -202,6 +202,34 @@ set_forwarded(struct stream *stream)
                head->authority);
 }
 
+bool
+forward_is_loop(const struct stream *stream)
+{
+    const struct headers *headers = &stream->parser.head.headers;
+    struct slice name = slice_of(stream->generation->config->via), member;
+    for (const struct header *row = headers_find(headers, HEADER_VIA); row != NULL;
+         row = headers_next(headers, row)) {
+        for (struct slice rest = row->value; header_list_next(&rest, &member);) {
+            const char *blank = memchr(member.at, ' ', member.len);
+            if (blank == NULL) continue;
+            struct slice by = slice_trim((struct slice){blank, member.len - (size_t)(blank - member.at)});
+            blank = memchr(by.at, ' ', by.len); /* before a comment */
+            if (blank != NULL) by.len = (size_t)(blank - by.at);
+            if (slice_equal_nocase(by, name)) return true;
+        }
+    }
+    return false;
+}
+
+/* RFC 9110 §7.6.3, behind the fields of those before us. */
+static bool
+add_via(struct stream *stream, const char *name)
+{
+    const char *text = arena_printf(&stream->arena, "1.%d %s", stream->parser.head.minor, name);
+    return text != NULL && headers_add(&stream->parser.head.headers, &stream->arena, HEADER_VIA,
+                               SLICE_LIT("Via"), slice_of(text));
+}
+
 /* The protocols asked for, of all Upgrade fields. Empty: no upgrade. */
 static struct slice
 upgrade_list(struct stream *stream)
@@ -266,6 +294,7 @@ forward_request(struct stream *stream)
     if (!head->expect_continue || head->body == BODY_NONE) headers_drop(headers, HEADER_EXPECT);
     if (!config_cidr_has(config->trusted_proxies, config->trusted_proxy_count, &stream->conn->peer.any))
         drop_untrusted(headers);
+    if (UNLIKELY(config->via != NULL) && !add_via(stream, config->via)) return false;
     return set_forwarded(stream) && set_request_id(stream) && set_traceparent(stream) &&
            rewrite_target(stream);
 }

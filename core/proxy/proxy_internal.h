@@ -566,6 +566,8 @@ void reply_text(struct stream *stream, int status, const char *type, struct slic
 /* forward.c */
 MUST_CHECK
 bool forward_request(struct stream *stream);
+/* The request bears our own name in Via (config's `via`, not NULL): it came back. */
+bool forward_is_loop(const struct stream *stream);
 MUST_CHECK
 bool forward_write_request(struct stream *stream, const struct endpoint *endpoint, struct slice *head);
 MUST_CHECK

@@ -118,6 +118,10 @@ proxy_request(struct stream *stream)
     if (!limit_body(stream, limits->bytes)) return;
     stream->service_id = route_service_id(table, service);
     stream->strategy_id = route_strategy_id(table, service);
+    if (UNLIKELY(config->via != NULL) && forward_is_loop(stream)) {
+        reply_reason(stream, REASON_BAD_REQUEST, 508, "the request has passed this gateway before");
+        return;
+    }
     if (!forward_request(stream)) {
         reply_reason(stream, REASON_SHED, 0, NULL);
         return;

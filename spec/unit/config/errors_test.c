@@ -179,6 +179,9 @@ refuses_bad_values(void **state)
         {"zone: ", "zone: expected the name of a zone, found nothing"},
         {"state: []", "state: expected a directory, found a list"},
         {"lua_path: {a: b}", "a list"},
+        {"via: true", "via: expected a name of this gateway"},
+        {"via: a b", "via: expected a name of this gateway"},
+        {"via: [a]", "a name of this gateway"},
     };
     REFUSE_ALL(rows);
 }

@@ -106,7 +106,7 @@ prints_paths_of_a_file_named_without_a_folder(void **state)
         char *texts[2];
         put(bundle, i == 1 ? "sub/p.lua" : i == 0 ? "p.lua" : "/p.lua", "return {}");
         put(bundle, files[i],
-            LISTENERS ROUTES "lua_path: [., lua]\nstate: x\nlog: {access: a.log}\n"
+            LISTENERS ROUTES "lua_path: [., lua]\nstate: x\nvia: edge-1\nlog: {access: a.log}\n"
                              "services: {web: {endpoints: [\"a:1\"], strategy: ./p.lua}}\n");
         for (int round = 0; round < 2; round++) {
             struct config *config = config_load(bundle, files[i], &diags);

@@ -121,6 +121,50 @@ trusted_forwarding_headers_are_continued(void **state)
     rig_free(rig);
 }
 
+#define VIA RIG_YAML("  - match: { path_prefix: / }\n    service: web\n", "via: edge-1\n")
+
+static void
+via_names_the_gateway_behind_those_before_it(void **state)
+{
+    struct rig *rig = rig_new(VIA, 1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client,
+        "GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n"
+        "Via: 1.1 edge-10, 2.0 cdn (edge-1)\r\nVia: 1.1 x\r\n\r\n");
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    const char *first = strstr(backend->text, "Via: 1.1 edge-10, 2.0 cdn (edge-1)\r\nVia: 1.1 x\r\n");
+    assert_non_null(first);
+    assert_non_null(strstr(first, "Via: 1.0 edge-1\r\n"));
+    rig_say(rig, backend, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    rig_expect(rig, client, "HTTP/1.1 200 ");
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
+static void
+a_request_that_comes_back_is_refused(void **state)
+{
+    static const char *const rows[] = {"Via: 1.1 edge-1", "Via: 1.1 a, 1.0  Edge-1 (fluxgate)",
+        "Via: 1.1 a\r\nVia: 1.1 b,1.1 edge-1,1.1 c", "Connection: via\r\nVia: 1.1 edge-1"};
+    struct rig *rig = rig_new(VIA, 1);
+    struct heard *client = rig_client(rig);
+    char text[256];
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n", rows[i]);
+        rig_say(rig, client, text);
+        rig_expect(rig, client, "HTTP/1.1 508 Loop Detected\r\n");
+        rig_expect(rig, client, "passed this gateway before\n");
+        rig_forget(client);
+    }
+    assert_false(rig_has_connection(rig, 0));
+    rig_hang_up(client);
+    rig_free(rig);
+}
+
 int
 main(void)
 {
@@ -130,6 +174,8 @@ main(void)
         cmocka_unit_test(traceparents_are_read_by_the_letter),
         cmocka_unit_test(untrusted_forwarding_headers_do_not_pass),
         cmocka_unit_test(trusted_forwarding_headers_are_continued),
+        cmocka_unit_test(via_names_the_gateway_behind_those_before_it),
+        cmocka_unit_test(a_request_that_comes_back_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -37,6 +37,11 @@ struct config_plugin {
     struct place place;
 };
 
+struct config_filter {
+    struct config_plugin plugin;
+    bool skip_on_error; /* on_error: skip */
+};
+
 struct config_pair {
     const char *name;
     const char *value; /* NULL: present with any value */
@@ -53,7 +58,7 @@ struct config_match {
 
 struct config_timeouts { /* microseconds; 0: none */
     uint64_t connect, response, stream_idle, client_header, client_body_gap, keepalive, upstream_keepalive,
-        tunnel_idle, request;
+        tunnel_idle, filter, request;
 };
 
 /* What a service takes at once; past it requests wait in its queue. A route has `queue` and `queue_timeout`
@@ -124,6 +129,8 @@ struct config_route {
     struct config_body_limits body;
     struct config_retry retry;
     bool own_limits, own_retry;
+    struct config_filter *filters; /* in the order in which they run; the service's run after them */
+    size_t filter_count;
     struct place place;
 };
 
@@ -155,6 +162,8 @@ struct config_service {
     struct config_body_limits body;
     struct config_retry retry;
     uint64_t slow_start_us; /* how long an endpoint's weight grows from a tenth to the whole; 0: not at all */
+    struct config_filter *filters; /* of every request that this service takes */
+    size_t filter_count;
     uint32_t panic_percent; /* fewer healthy endpoints than this: the others are picked too; 0: never */
     struct place place;
 };

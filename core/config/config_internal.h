@@ -18,7 +18,7 @@ struct places {
     size_t strategies_given; /* leading entries of strategies_path that the file names itself */
 };
 
-enum plugin_kind { PLUGIN_STRATEGY, PLUGIN_HEALTH };
+enum plugin_kind { PLUGIN_STRATEGY, PLUGIN_HEALTH, PLUGIN_FILTER };
 
 /* Finds the source of `name` and reads it into the bundle. `node` may be NULL (a default): then `place` is
  * blamed. */
@@ -29,6 +29,11 @@ bool plugin_find(struct load *load, enum plugin_kind kind, const char *name, str
 /* The node (NULL or null: an empty map) as a JSON object. */
 MUST_CHECK
 const char *options_json(struct load *load, const struct node *node);
+
+/* The `filters` of a route or service; `owner` is its path ("routes[2]", NULL: memory is out). NULL: there
+ * are none, or said in diags. */
+struct config_filter *filters_read(
+    struct load *load, const struct node *list, const char *owner, size_t *count);
 
 /* Each appends what it lacks to diags. services_load fills `names`, which routes_load asks. */
 void services_load(struct load *load, const struct node *list, struct index *names);

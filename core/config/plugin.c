@@ -8,7 +8,9 @@
 
 static const struct {
     const char *what, *folder;
-} kinds[] = {[PLUGIN_STRATEGY] = {"strategy", ""}, [PLUGIN_HEALTH] = {"health policy", "health/"}};
+} kinds[] = {[PLUGIN_STRATEGY] = {"strategy", ""},
+    [PLUGIN_HEALTH] = {"health policy", "health/"},
+    [PLUGIN_FILTER] = {"filter", "filters/"}};
 
 enum { CANDIDATES_MAX = 512 };
 

@@ -135,6 +135,19 @@ print_retry(struct print *print, const char *indent, const struct config_retry *
     strbuf_add_text(&print->out, "]\n");
 }
 
+static void
+print_filters(struct print *print, const struct config_filter *filters, size_t count)
+{
+    if (count > 0) strbuf_add_text(&print->out, "    filters:\n");
+    for (size_t i = 0; i < count; i++) {
+        strbuf_add_text(&print->out, "      - {use: ");
+        add_text(&print->out, filters[i].plugin.name, false);
+        strbuf_add_text(&print->out, ", options: ");
+        add_json(&print->out, filters[i].plugin.options.json);
+        strbuf_printf(&print->out, ", on_error: %s}\n", on_error_words[filters[i].skip_on_error]);
+    }
+}
+
 /* ---- routes
  * ---------------------------------------------------------------------------------------------------- */
 
@@ -253,6 +266,7 @@ print_route(struct print *print, const struct config_route *route)
         strbuf_add_text(&print->out, "    retry:\n");
         print_retry(print, "      ", &route->retry);
     }
+    print_filters(print, route->filters, route->filter_count);
 }
 
 /* ---- services
@@ -308,6 +322,7 @@ print_service(struct print *print, const struct config_service *service)
     print_retry(print, "      ", &service->retry);
     row_scalars(print, "    ", &service_block, service);
     strbuf_printf(out, "    panic: %u%%\n", service->panic_percent);
+    print_filters(print, service->filters, service->filter_count);
 }
 
 /* ---- the rest

@@ -351,7 +351,7 @@ static const struct key route_keys[] = {
     {"slashes", KEY_OTHER, 0, 0, 0, NULL, NULL},
     {"path", KEY_OTHER, 0, 0, 0, NULL, take_path_mode},
     {"name", KEY_OTHER, 0, 0, 0, NULL, take_name},
-    {"filters", KEY_LATER, 0, 0, 0, NULL, NULL},
+    {"filters", KEY_OTHER, 0, 0, 0, NULL, NULL},
     {"errors", KEY_LATER, 0, 0, 0, NULL, NULL},
 };
 BLOCK(route, "a route", route_keys);
@@ -512,6 +512,7 @@ static void
 route_read(struct load *load, const struct node *node, const struct index *names, struct config_route *route)
 {
     const struct node *slashes = node_find(node, "slashes"), *match = node_find(node, "match");
+    const struct node *filters = node_find(node, "filters");
     int word;
     route->place = node->place;
     if (slashes != NULL && value_word(load, slashes, slashes_words, &word)) route->slashes_keep = word == 1;
@@ -519,6 +520,9 @@ route_read(struct load *load, const struct node *node, const struct index *names
     if (match != NULL) match_read(load, match, route);
     action_read(load, node, names, route);
     overrides_read(load, node, route);
+    if (filters == NULL) return;
+    const char *path = load_text(load, "routes[%zu]", (size_t)(route - load->config->routes));
+    route->filters = filters_read(load, filters, path, &route->filter_count);
 }
 
 void

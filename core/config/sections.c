@@ -22,6 +22,7 @@ static const struct key timeouts_keys[] = {
     T(keepalive),
     T(upstream_keepalive),
     T(tunnel_idle),
+    T(filter),
     T(request),
 };
 /* What is decided before a route or a service is known cannot stand there. */
@@ -32,6 +33,7 @@ static const struct key service_timeouts_keys[] = {
     T(client_body_gap),
     T(upstream_keepalive),
     T(tunnel_idle),
+    T(filter),
     T(request),
 };
 static const struct key route_timeouts_keys[] = {
@@ -40,6 +42,7 @@ static const struct key route_timeouts_keys[] = {
     T(stream_idle),
     T(client_body_gap),
     T(tunnel_idle),
+    T(filter),
     T(request),
 };
 #undef T
@@ -490,6 +493,7 @@ sections_default(struct load *load)
         .keepalive = 75 * s,
         .upstream_keepalive = 4 * s,
         .tunnel_idle = 3600 * s,
+        .filter = 10 * s,
         .request = 0};
     config->limits = (struct config_limits){.header_bytes = 32 << 10,
         .headers = 100,

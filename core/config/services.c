@@ -312,6 +312,14 @@ take_panic(struct load *load, const struct node *node, void *target)
     }
 }
 
+static void
+take_filters(struct load *load, const struct node *node, void *target)
+{
+    struct config_service *service = target;
+    const char *path = load_text(load, "services.%s", service->name);
+    service->filters = filters_read(load, node, path, &service->filter_count);
+}
+
 static const struct key service_keys[] = {
     {"discover", KEY_OTHER, 0, 0, 0, NULL, take_discover},
     {"endpoints", KEY_OTHER, 0, 0, 0, NULL, take_endpoints},
@@ -321,6 +329,7 @@ static const struct key service_keys[] = {
     {"timeouts", KEY_OTHER, 0, 0, 0, NULL, take_service_timeouts},
     {"limits", KEY_OTHER, 0, 0, 0, NULL, take_service_limits},
     {"retry", KEY_OTHER, 0, 0, 0, NULL, take_service_retry},
+    {"filters", KEY_OTHER, 0, 0, 0, NULL, take_filters},
     {"tls", KEY_LATER, 0, 0, 0, NULL, NULL},
     {"slow_start", KEY_DURATION, offsetof(struct config_service, slow_start_us), 0, 0, NULL, NULL},
     {"panic", KEY_OTHER, 0, 0, 0, NULL, take_panic},

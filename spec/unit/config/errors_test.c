@@ -318,11 +318,36 @@ refuses_bad_services(void **state)
 }
 
 static void
+refuses_bad_filters(void **state)
+{
+    (void)state;
+    static const struct wrong rows[] = {
+        {"routes: [{filters: cors}]", "filters: expected a list of filters, such as [cors, {use: rate_limit"},
+        {"routes: [{filters: [[a]]}]", "expected a filter's name, or a map {use, options, on_error}"},
+        {"routes: [{filters: [~]}]", "expected a filter's name"},
+        {"routes: [{filters: [{options: {}}]}]", "a filter needs 'use', the name of one"},
+        {"routes: [{filters: [rate_limt]}]",
+            "unknown filter 'rate_limt': no file /conf/strategies/filters/rate_limt.lua"},
+        {"routes: [{filters: [rate_limt]}]", "did you mean 'rate_limit'?"},
+        {"routes: [{filters: [../x]}]", "expected the name of a filter"},
+        {"routes: [{filters: [x.lua]}]", "cannot read '/conf/x.lua'"},
+        {"services: {web: {filters: [{use: compress, on_error: ignore}]}}",
+            "on_error: expected fail or skip, found 'ignore'"},
+        {"services: {web: {filters: [{use: compress, options: [1]}]}}",
+            "options: expected a map, found a list"},
+        {"services: {web: {filters: [{use: compress, option: {}}]}}", "a filter has no key 'option'"},
+        {"routes: [{filters: [a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,"
+         "a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a]}]",
+            "filters: at most 64"},
+    };
+    REFUSE_ALL(rows);
+}
+
+static void
 refuses_by_name_what_is_not_there_yet(void **state)
 {
     (void)state;
     static const struct wrong rows[] = {
-        {"routes: [{filters: []}]", "'filters' of a route is not supported yet"},
         {"routes: [{errors: {}}]", "'errors' of a route is not supported yet"},
         {"services: {a: {tls: {}}}", "'tls' of a service is not supported yet"},
         {"services: {a: {slow_start: 5}}", "a duration with its unit"},
@@ -363,6 +388,7 @@ main(void)
         cmocka_unit_test(refuses_bad_addresses),
         cmocka_unit_test(refuses_bad_routes),
         cmocka_unit_test(refuses_bad_services),
+        cmocka_unit_test(refuses_bad_filters),
         cmocka_unit_test(refuses_by_name_what_is_not_there_yet),
         cmocka_unit_test(shows_hostile_bytes_escaped),
     };

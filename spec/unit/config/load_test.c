@@ -506,6 +506,54 @@ matches_addresses_with_networks(void **state)
     unload(&loaded);
 }
 
+static void
+reads_filters_and_knows_their_lines(void **state)
+{
+    (void)state;
+    struct bundle *bundle = bundle_with_plugins();
+    put(bundle, "/conf/own/f.lua", "return {}");
+    struct loaded loaded = load_with(bundle, LISTENERS "routes:\n"
+                                                       "  - {match: {path: /a}, service: web}\n"
+                                                       "  - match: {path: /b}\n"
+                                                       "    service: web\n"
+                                                       "    timeouts: {filter: 2s}\n"
+                                                       "    filters:\n"
+                                                       "      - compress\n"
+                                                       "      - use: own/f.lua\n"
+                                                       "        options: {rate: 5/s,\n"
+                                                       "          burst: 7}\n"
+                                                       "        on_error: skip\n"
+                                                       "services:\n"
+                                                       "  web:\n"
+                                                       "    endpoints: [127.0.0.1:9001]\n"
+                                                       "    filters: [rate_limit]\n"
+                                                       "    timeouts: {filter: 3s}\n");
+    if (!diags_ok(&loaded.diags)) diags_print(&loaded.diags, stderr);
+    assert_non_null(loaded.config);
+    const struct config_route *routes = loaded.config->routes;
+    const struct config_service *web = &loaded.config->services[0];
+    assert_int_equal(loaded.config->timeouts.filter, 10000000);
+    assert_int_equal(routes[0].filter_count, 0);
+    assert_int_equal(routes[0].timeouts.filter, 3000000);
+    assert_int_equal(routes[1].timeouts.filter, 2000000);
+    assert_int_equal(routes[1].filter_count, 2);
+    assert_string_equal(routes[1].filters[0].plugin.file, "/conf/strategies/filters/compress.lua");
+    assert_string_equal(routes[1].filters[0].plugin.options.json, "{}");
+    assert_false(routes[1].filters[0].skip_on_error);
+    const struct config_filter *own = &routes[1].filters[1];
+    assert_string_equal(own->plugin.file, "/conf/own/f.lua");
+    assert_string_equal(own->plugin.options.json, "{\"rate\": \"5/s\", \"burst\": 7}");
+    assert_string_equal(own->plugin.options.path, "routes[1].filters[1].options");
+    assert_true(own->skip_on_error);
+    assert_int_equal(own->plugin.place.line, 9);
+    assert_int_equal(config_place(loaded.config, "routes[1].filters[1].options.burst").line, 11);
+    assert_int_equal(config_place(loaded.config, "routes[1].filters[0].options.rate").line, 8);
+    assert_int_equal(web->filter_count, 1);
+    assert_string_equal(web->filters[0].plugin.options.path, "services.web.filters[0].options");
+    assert_int_equal(config_place(loaded.config, "services.web.filters[0].options").line, 16);
+    unload(&loaded);
+}
+
 int
 main(void)
 {
@@ -530,6 +578,7 @@ main(void)
         cmocka_unit_test(suggests_the_nearest_strategy_among_the_files),
         cmocka_unit_test(loads_the_same_from_a_sealed_bundle),
         cmocka_unit_test(matches_addresses_with_networks),
+        cmocka_unit_test(reads_filters_and_knows_their_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,6 +49,7 @@ bundle_for(const char *yaml)
 {
     struct bundle *bundle = bundle_with_plugins();
     put(bundle, MAIN_FILE, yaml);
+    put(bundle, "/conf/f.lua", "return {}");
     put(bundle, "/conf/more.yaml", "routes: [{match: {path: /more}, respond: {}}]\n");
     return bundle;
 }
@@ -83,6 +84,8 @@ loads_whole_or_not_at_all_when_memory_ends(void **state)
     if (!IN_CHARGE) skip();
     setenv("FLUXGATE_SPEC_MEMORY", "value", 1);
     fail_each("include: more.yaml\n" LISTENERS "routes:\n"
+              "  - {match: {path: /f}, service: web, filters: [./f.lua, {use: ./f.lua, options: {a: 1}, "
+              "on_error: skip}]}\n"
               "  - {match: {host: A.b, path_prefix: /x, methods: [GET], headers: {a: b}, query: {c: d}}, "
               "service: {web: 1, users: 2}}\n"
               "  - {match: {path: /y}, redirect: {to: /$path}, timeouts: {}}\n"

@@ -36,8 +36,8 @@ put(struct bundle *bundle, const char *path, const char *text)
 static inline struct bundle *
 bundle_with_plugins(void)
 {
-    static const char *const names[] = {
-        "round_robin", "least_connections", "sticky_sessions", "health/http", "health/tcp"};
+    static const char *const names[] = {"round_robin", "least_connections", "sticky_sessions", "health/http",
+        "health/tcp", "filters/rate_limit", "filters/compress"};
     struct bundle *bundle = bundle_open();
     assert_non_null(bundle);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {

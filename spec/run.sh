@@ -77,7 +77,7 @@ if [ "$what" != integration ]; then
     run_busted spec/unit
     [ -d examples/strategies ] && run_busted examples/strategies
     say "luacheck"
-    if luacheck -q --formatter plain lua strategies examples spec >"$log" 2>&1; then
+    if luacheck -q --formatter plain lua strategies examples docs spec >"$log" 2>&1; then
         passed=$((passed + 1))
     else
         failed=$((failed + 1))

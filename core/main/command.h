@@ -10,6 +10,11 @@ struct command_args {
     const char *admin;  /* --admin ADDRESS */
     int effective;      /* --effective */
     int json;           /* --json */
+    int watch;          /* --watch */
+    const char *filter; /* --filter PATTERN */
+    const char *dir;    /* --dir DIR */
+    char **words;       /* what is no option, NULL-terminated; behind "--" everything */
+    int word_count;
 };
 
 struct command {
@@ -17,11 +22,12 @@ struct command {
     const char *summary;
     const char *usage;   /* "run -c FILE" */
     const char *help;    /* the paragraphs below the usage line */
-    const char *options; /* letters it takes: c config (required), a admin, e effective, j json */
+    const char *options; /* letters it takes: c config (required), a admin, e effective, j json, w watch, f
+                            filter, d dir; * takes words */
     int (*run)(const struct command_args *args);
 };
 
 extern const struct command command_run, command_check, command_config, command_registry, command_reload,
-    command_status;
+    command_status, command_test, command_new;
 
 #endif

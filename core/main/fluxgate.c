@@ -1,4 +1,5 @@
 /* core/main/fluxgate.c: main(): finds the subcommand, reads its options, runs it. */
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -6,8 +7,8 @@
 #include "core/base/text.h"
 #include "core/main/command.h"
 
-static const struct command *const commands[] = {
-    &command_run, &command_check, &command_config, &command_registry, &command_reload, &command_status, NULL};
+static const struct command *const commands[] = {&command_run, &command_check, &command_config,
+    &command_registry, &command_reload, &command_status, &command_test, &command_new, NULL};
 
 static const struct option_row {
     char letter;
@@ -17,6 +18,9 @@ static const struct option_row {
     {'a', "--admin", "ADDRESS", "the admin address, instead of the one in the configuration"},
     {'e', "--effective", NULL, "with every default and every include"},
     {'j', "--json", NULL, "as the admin API answers it"},
+    {'w', "--watch", NULL, "stay, and run again whenever a Lua file changes"},
+    {'f', "--filter", "PATTERN", "only the tests whose name this Lua pattern finds"},
+    {'d', "--dir", "DIR", "where to write, instead of the current directory"},
     {0, NULL, NULL, NULL},
 };
 
@@ -66,6 +70,9 @@ set_option(struct command_args *args, char letter, const char *value)
     case 'a': args->admin = value; break;
     case 'e': args->effective = 1; break;
     case 'j': args->json = 1; break;
+    case 'w': args->watch = 1; break;
+    case 'f': args->filter = value; break;
+    case 'd': args->dir = value; break;
     }
 }
 
@@ -83,6 +90,19 @@ find_option(const struct command *command, const char *word, const char **attach
     return NULL;
 }
 
+/* A word, or "--" and all behind it. They are kept in argv itself, behind the command: never more than were
+ * read. */
+static bool
+take_words(const struct command *command, int argc, char **argv, int *i, struct command_args *args)
+{
+    bool is_rest = strcmp(argv[*i], "--") == 0;
+    if (strchr(command->options, '*') == NULL || (argv[*i][0] == '-' && !is_rest)) return false;
+    if (!is_rest) args->words[args->word_count++] = argv[*i];
+    while (is_rest && ++*i < argc)
+        args->words[args->word_count++] = argv[*i];
+    return true;
+}
+
 /* 0: go on; else *code is what to exit with. */
 static int
 read_options(const struct command *command, int argc, char **argv, struct command_args *args, int *code)
@@ -94,6 +114,7 @@ read_options(const struct command *command, int argc, char **argv, struct comman
             *code = EXIT_DONE;
             return 1;
         }
+        if (take_words(command, argc, argv, &i, args)) continue;
         const struct option_row *row = find_option(command, argv[i], &attached);
         if (row == NULL) {
             const char *names[8] = {"--help"};
@@ -114,6 +135,7 @@ read_options(const struct command *command, int argc, char **argv, struct comman
         }
         set_option(args, row->letter, attached != NULL ? attached : argv[i]);
     }
+    args->words[args->word_count] = NULL;
     if (args->config == NULL && args->admin == NULL && strchr(command->options, 'c') != NULL) {
         fprintf(stderr, "fluxgate %s: which configuration? Give it with -c FILE.\n", command->name);
         *code = EXIT_USAGE;
@@ -132,6 +154,7 @@ main(int argc, char **argv)
         print_usage(stderr);
         return EXIT_USAGE;
     }
+    args.words = argv + 2;
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         print_usage(stdout);
         return EXIT_DONE;

@@ -51,3 +51,24 @@ describe("docs/lua.md", function()
         end
     end
 end)
+
+describe("docs/lua-reference.md", function()
+    it("is what the annotations say", function()
+        local run = io.popen("luajit docs/reference.lua --check 2>&1; echo $?")
+        local output = run:read("*a")
+        run:close()
+        assert.equal("0\n", output)
+    end)
+
+    it("has a heading for each class and function of the annotations", function()
+        local page = assert(io.open("docs/lua-reference.md")):read("*a")
+        for _, path in ipairs { "lua/meta/fluxgate.lua", "lua/meta/testkit.lua" } do
+            for line in io.lines(path) do
+                local class = line:match("^%-%-%-@class ([%w_]+)")
+                if class then assert.truthy(page:find("\n## " .. class .. "\n", 1, true), class) end
+                local owner, call = line:match("^function (%w+)([.:][%w_]+%(.-%))")
+                if owner then assert.truthy(page:find("\n### `" .. owner:lower() .. call .. "`", 1, true), line) end
+            end
+        end
+    end)
+end)

@@ -78,3 +78,15 @@ describe("lua/meta/fluxgate.lua", function()
         assert.same(keys(classes.Request), keys(request))
     end)
 end)
+
+describe("lua/meta/testkit.lua", function()
+    it("declares exactly what the test kit has", function()
+        local names = {}
+        for line in io.lines("lua/meta/testkit.lua") do
+            local name = line:match("^function kit%.([%w_]+)")
+            if name then names[name] = true end
+        end
+        names.QUEUE, names.logs = true, true
+        assert.same(keys(kit), keys(names))
+    end)
+end)

@@ -95,8 +95,10 @@ say "starting three backends under flux run"
 port=9101
 for name in red green blue; do
     port=$(free_port "$port")
-    BACKEND_NAME=$name build/release/flux run --service demo --id "demo-$name" --host 127.0.0.1 --port "$port" \
-        --registry "http://127.0.0.1:$REGISTRY_PORT" -- python3 examples/backend.py \
+    zone=here
+    [ "$name" != blue ] || zone=there
+    BACKEND_NAME=$name build/release/flux run --service demo --id "demo-$name" --zone "$zone" --host 127.0.0.1 \
+        --port "$port" --registry "http://127.0.0.1:$REGISTRY_PORT" -- python3 examples/backend.py \
         >"$work/backend-$name.log" 2>&1 &
     backends+=($!)
     port=$((port + 1))
@@ -110,18 +112,11 @@ three_serve() { # route
     for i in 1 2 3 4 5 6 7 8 9 10 11 12; do curl -fsS "$url/$1"; done | grep -o -E '\b(red|green|blue)\b' | sort -u | wc -l | grep -qx 3
 }
 all_healthy() {
-    [ "$(curl -fsS "http://127.0.0.1:$ADMIN_PORT/metrics" | grep -c '^loadbalancer_backend_status{.* 1$')" -ge 9 ]
+    [ "$(curl -fsS "http://127.0.0.1:$ADMIN_PORT/metrics" | grep -c '^loadbalancer_backend_status{.* 1$')" -ge 33 ]
 }
 until_true "the registration of three backends" registered
 until_true "the backends' first health checks" all_healthy
 until_true "traffic to all three backends" three_serve round_robin
-
-show() { # title, answers on standard input
-    printf '\n  %s\n' "$1"
-    grep -o -E '\b(red|green|blue)\b' | sort | uniq -c | while read -r count name; do
-        printf '    %-6s %4d  %s\n' "$name" "$count" "$(printf '%*s' $((count / 5)) '' | tr ' ' '#')"
-    done
-}
 
 requests() { # count route [curl options...]: one keep-alive connection
     local count=$1 route=$2
@@ -129,22 +124,60 @@ requests() { # count route [curl options...]: one keep-alive connection
     curl -fsS "$@" "$url/$route?[1-$count]" || fail "a request to /$route failed"
 }
 
-requests 300 round_robin >"$work/round_robin" || exit 1
-show "round_robin: 300 requests over 3 equal backends" <"$work/round_robin"
-for i in 1 2 3 4; do
-    # four clients at once, so that there is load to compare
-    requests 75 least_connections >"$work/least.$i" &
-    clients[i]=$!
-done
-wait "${clients[@]}" || fail "a client of /least_connections failed"
-cat "$work"/least.* | show "least_connections: 300 requests from four clients at once"
-requests 150 sticky_sessions -c "$work/jar" -b "$work/jar" >"$work/sticky" || exit 1
-show "sticky_sessions: 150 requests of one browser" <"$work/sticky"
+declare -A got
+row() { # strategy what-was-sent: counts the answers in its file, prints them, keeps them in got[NAME]
+    local strategy=$1 line name
+    printf -v line '  %-18s' "$strategy"
+    for name in red green blue; do
+        got[$name]=$(grep -o -w "$name" "$work/$strategy" | wc -l)
+        line+=$(printf '%6d' "${got[$name]}")
+    done
+    printf '%s   %s\n' "$line" "$2"
+}
 
-for name in red green blue; do
-    [ "$(grep -o -w "$name" "$work/round_robin" | wc -l)" = 100 ] || fail "round_robin gave $name something else than 100 of 300 requests"
+is() { # what-should-be-true expression
+    (($2)) || fail "$1, but red, green and blue had ${got[red]}, ${got[green]} and ${got[blue]} requests"
+}
+
+printf '\n  %-18s%6s%6s%6s\n' strategy red green blue
+requests 300 round_robin >"$work/round_robin" || exit 1
+row round_robin "300 requests, one after the other"
+is "round_robin takes equal turns" "got[red] == 100 && got[green] == 100 && got[blue] == 100"
+for strategy in least_connections power_of_two peak_ewma; do
+    for i in 1 2 3 4; do
+        # four clients at once, so that there is load to compare
+        requests 75 "$strategy" >"$work/$strategy.$i" &
+        clients[i]=$!
+    done
+    wait "${clients[@]}" || fail "a client of /$strategy failed"
+    cat "$work/$strategy".? >"$work/$strategy"
+    row "$strategy" "300 requests of four clients at once"
+    is "$strategy uses all three" "got[red] > 0 && got[green] > 0 && got[blue] > 0"
 done
-[ "$(grep -o -E '\b(red|green|blue)\b' "$work/sticky" | sort -u | wc -l)" = 1 ] || fail "a sticky session moved"
+requests 300 weighted_random >"$work/weighted_random" || exit 1
+row weighted_random "300 requests, one after the other"
+is "weighted_random uses all three" "got[red] > 0 && got[green] > 0 && got[blue] > 0"
+requests 150 sticky_sessions -c "$work/jar" -b "$work/jar" >"$work/sticky_sessions" || exit 1
+row sticky_sessions "150 requests of one browser, which keeps its cookie"
+is "a session stays where it is" "got[red] == 150 || got[green] == 150 || got[blue] == 150"
+for strategy in consistent_hash maglev; do
+    for user in ann bob cid; do
+        requests 50 "$strategy" -H "X-User: $user" >"$work/$strategy.$user" || exit 1
+        [ "$(grep -o -w -E 'red|green|blue' "$work/$strategy.$user" | sort -u | wc -l)" = 1 ] ||
+            fail "$strategy sent one user to several backends"
+    done
+    cat "$work/$strategy".??? >"$work/$strategy"
+    row "$strategy" "50 requests each of three users, by a header"
+done
+requests 150 zone_aware >"$work/zone_aware" || exit 1
+row zone_aware "150 requests; blue is in another zone"
+is "zone_aware stays in its zone" "got[red] == 75 && got[green] == 75"
+requests 150 priority_failover >"$work/priority_failover" || exit 1
+row priority_failover "150 requests; blue is the spare"
+is "priority_failover spares the spare" "got[red] == 75 && got[green] == 75"
+requests 150 fill_first >"$work/fill_first" || exit 1
+row fill_first "150 requests, never more than one under way"
+is "fill_first fills one before the next" "got[blue] == 150"
 
 cat <<TEXT
 
@@ -153,6 +186,7 @@ cat <<TEXT
         http://127.0.0.1:$ADMIN_PORT/metrics      for Prometheus
         http://127.0.0.1:$REGISTRY_PORT/api/v1/services   who is registered
   edit  strategies/round_robin.lua, then  kill -HUP $gateway  (the supervisor): no request is lost
+  write  your own: build/release/fluxgate new strategy mine
   stop  a backend: kill -9 its python3; it leaves the rotation within two seconds
 
 TEXT

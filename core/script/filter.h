@@ -15,7 +15,7 @@ struct filter_chain;
 enum filter_verdict {
     FILTER_GO,       /* the phase is done: go on */
     FILTER_WAIT,     /* host->moved will be called */
-    FILTER_ANSWERED, /* a filter answered: filter_request.answer, or the response's own fields, changed */
+    FILTER_ANSWERED, /* a filter answered: filter_request.answer or filter_response.answer */
     FILTER_FAILED,   /* filter_request.failure says how */
 };
 
@@ -24,8 +24,8 @@ enum filter_change {
     FILTER_PATH = 1 << 1,
     FILTER_QUERY = 1 << 2,
     FILTER_HOST = 1 << 3,
-    FILTER_ROUTE = 1 << 4,
-    FILTER_SERVICE = 1 << 5,
+    FILTER_ROUTE = 1 << 4,   /* the proxy chooses among that route's services: clears FILTER_SERVICE */
+    FILTER_SERVICE = 1 << 5, /* this service, whatever the route says */
     FILTER_BODY = 1 << 6,
 };
 
@@ -65,7 +65,9 @@ struct filter_response {
     bool has_stages; /* on_body was called: each chunk goes through filter_body */
     enum { FILTER_IDENTITY, FILTER_GZIP, FILTER_DEFLATE, FILTER_ZSTD } encoding;
     int level;
-    struct filter_answer *answer; /* response:answer: replaces the whole */
+    /* response:answer: replaces the whole. From then on `status` is its own, `headers` points to its rows,
+     * and the body is answer->body. */
+    struct filter_answer *answer;
 };
 
 /* What on_log sees: flat, since its stream left its generation long ago. */
@@ -96,6 +98,10 @@ MUST_CHECK
 enum filter_verdict filter_run_response(struct filter_chain *chain, struct filter_response *response);
 /* After host->moved: how the phase that waited ended. */
 enum filter_verdict filter_verdict(const struct filter_chain *chain);
+/* timeouts.filter is over while the chain waits: the callback that waits fails, as by an error. How the phase
+ * goes on; after FILTER_WAIT (the use says on_error: skip, and the next one waits) the time begins anew. */
+MUST_CHECK
+enum filter_verdict filter_expire(struct filter_chain *chain);
 /* One chunk of the response's body through every stage; `out` is borrowed until the next call into the
  * script. False: a stage failed (logged, counted): the body is to be cut. */
 MUST_CHECK
@@ -116,4 +122,6 @@ MUST_CHECK
 bool script_set_host(struct script *script, const struct script_host *host);
 /* A newer generation serves: timers stop, spawned functions finish. */
 void script_retire(struct script *script);
+/* Functions that it spawned still run: the proxy frees it later. */
+bool script_is_busy(const struct script *script);
 #endif

@@ -43,7 +43,9 @@ struct script_host {
         void (*done)(void *task, const struct fetch_answer *answer), void *task, enum reason *failure,
         const char **detail);
     void (*fetch_cancel)(struct fetch *fetch);
-    /* Collects the request's body, at most `max` bytes; then, never before this returns, script_task_body. */
+    /* Collects the request's body, at most `max` bytes; then, never before this returns, script_task_body.
+     * False: there is none to be had any more, the request has been sent on. A wait for the client's bytes
+     * counts by client_body_gap and body_rate, not by timeouts.filter. */
     bool (*body)(void *stream, struct script_task *task, size_t max);
     /* A chain that answered FILTER_WAIT is over its phase: ask filter_verdict. Called between enter and
      * leave. */

@@ -1,6 +1,7 @@
 /* bench/pick.sh: what one pick() costs, C call to C return, for each shipped strategy over growing fleets.
  * The state is a worker's own, without sockets around it. Figures are the best of some batches: noise only
- * ever adds.
+ * ever adds. Behind them the garbage of one, in bytes of Lua memory: what a state grew by in the batch that
+ * grew least, since the collector may shrink it and a table that fills may double.
  *
  *     pick [STRATEGY...]
  */
@@ -12,7 +13,7 @@
 #include "core/base/clock.h"
 #include "core/script/script.h"
 
-enum { BATCHES = 7, BATCH_US = 20000, WARM_UP_US = 150000, LARGEST = 10000 };
+enum { BATCHES = 7, BATCH_US = 20000, WARM_UP_US = 150000, LARGEST = 10000, GARBAGE_PICKS = 2000 };
 
 static const unsigned fleets[] = {3, 10, 100, LARGEST};
 
@@ -27,6 +28,7 @@ static const struct row {
     {"consistent_hash", "{\"key\":\"path\"}"},
     {"maglev", "{\"key\":\"path\"}"},
     {"zone_aware", "{\"zone\":\"zone-1\"}"},
+    {"priority_failover", "{\"priorities\":{\"backend-00000\":1}}"},
     {"fill_first", "{\"limit\":100}"},
     {"sticky_sessions", "{\"secrets\":[\"a secret of the benchmark\"]}"},
 };
@@ -98,21 +100,44 @@ bed_init(struct bed *bed, const struct row *row, unsigned endpoints)
     return false;
 }
 
+static void
+pick_times(struct bed *bed, int times)
+{
+    for (int i = 0; i < times; i++) {
+        uint32_t slot;
+        enum reason reason;
+        if (script_pick(bed->script, &bed->request, &slot, &reason) != SCRIPT_PICKED)
+            fail("a strategy picked none of healthy endpoints");
+    }
+}
+
 /* Picks for `us`; nanoseconds of one. A pick that answers nothing is no figure. */
 static double
 pick_for(struct bed *bed, uint64_t us)
 {
     uint64_t start = clock_now_us(), picks = 0, spent;
     do {
-        for (int i = 0; i < 64; i++, picks++) {
-            uint32_t slot;
-            enum reason reason;
-            if (script_pick(bed->script, &bed->request, &slot, &reason) != SCRIPT_PICKED)
-                fail("a strategy picked none of healthy endpoints");
-        }
+        pick_times(bed, 64);
+        picks += 64;
         spent = clock_now_us() - start;
     } while (spent < us);
     return (double)spent * 1000 / (double)picks;
+}
+
+/* Bytes of Lua memory that one pick left behind. */
+static double
+garbage(struct bed *bed)
+{
+    double least = -1;
+    for (int i = 0; i < BATCHES; i++) {
+        size_t before = script_memory_bytes(bed->script);
+        pick_times(bed, GARBAGE_PICKS);
+        size_t after = script_memory_bytes(bed->script);
+        double now = after > before ? (double)(after - before) / GARBAGE_PICKS : 0;
+        bool is_collected = after < before;
+        if (!is_collected && (least < 0 || now < least)) least = now;
+    }
+    return least < 0 ? 0 : least;
 }
 
 /* A strategy that sets a cookie is measured with a client who came back with it. */
@@ -136,7 +161,7 @@ bring_cookie(struct bed *bed)
 }
 
 static double
-measure(const struct row *row, unsigned endpoints)
+measure(const struct row *row, unsigned endpoints, double *garbage_bytes)
 {
     struct bed bed;
     double best = -1;
@@ -157,6 +182,7 @@ measure(const struct row *row, unsigned endpoints)
             if (best < 0 || now < best) best = now;
             arena_reset(&bed.arena);
         }
+        *garbage_bytes = garbage(&bed);
         if (atomic_load(&shm_totals(bed.shm)->script_errors) != 0) fail("a pick raised");
     }
     script_free(bed.script);
@@ -183,19 +209,21 @@ main(int argc, char **argv)
     printf("nanoseconds of a pick()\n%-20s", "endpoints");
     for (size_t i = 0; i < sizeof fleets / sizeof fleets[0]; i++)
         printf("%10u", fleets[i]);
-    printf("\n");
+    printf("%14s\n", "garbage, B");
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
         if (!is_wanted(rows[r].strategy, argc, argv)) continue;
+        double most = 0;
         printf("%-20s", rows[r].strategy);
         for (size_t i = 0; i < sizeof fleets / sizeof fleets[0]; i++) {
-            double ns = measure(&rows[r], fleets[i]);
+            double bytes = 0, ns = measure(&rows[r], fleets[i], &bytes);
+            if (bytes > most) most = bytes;
             if (ns < 0)
                 printf("%10s", "-");
             else
                 printf("%10.0f", ns);
             fflush(stdout);
         }
-        printf("\n");
+        printf("%14.2f\n", most);
     }
     return 0;
 }

@@ -50,11 +50,12 @@ connection_read(struct slice list, struct facts *facts)
     }
 }
 
-/* RFC 9113 §3.1 retired the upgrade to h2c, and a tunnel of it, by whatever version, would hide requests. */
+/* RFC 9113 §3.1 retired the upgrade to h2c, and a tunnel of it, or of any HTTP, would hide requests. */
 static bool
-is_http2(struct slice name)
+is_http(struct slice name)
 {
-    return slice_equal_nocase(name, SLICE_LIT("h2c")) || slice_equal_nocase(name, SLICE_LIT("h2"));
+    return slice_equal_nocase(name, SLICE_LIT("h2c")) || slice_equal_nocase(name, SLICE_LIT("h2")) ||
+           slice_equal_nocase(name, SLICE_LIT("http"));
 }
 
 bool
@@ -66,7 +67,7 @@ h1_upgrade_next(struct slice *list, struct slice *protocol)
         bool is_valid =
             slash > protocol->at && (slash == end || (*slash == '/' && slash + 1 < end &&
                                                          scan_class(slash + 1, end, BYTE_TOKEN) == end));
-        if (is_valid && !is_http2((struct slice){protocol->at, (size_t)(slash - protocol->at)})) return true;
+        if (is_valid && !is_http((struct slice){protocol->at, (size_t)(slash - protocol->at)})) return true;
     }
     return false;
 }
@@ -92,8 +93,9 @@ expect_read(struct slice list, struct facts *facts)
     }
 }
 
-static uint32_t
-keep_alive_read(struct slice list)
+/* Keep-Alive: timeout=n of a backend that means to end the connection then; 0 is at once. */
+static void
+keep_alive_read(struct slice list, struct h1_head *head, struct facts *facts)
 {
     static const struct slice prefix = {"timeout=", 8};
     struct slice token;
@@ -103,9 +105,10 @@ keep_alive_read(struct slice list)
             continue;
         struct slice digits = {token.at + prefix.len, token.len - prefix.len};
         if (!framing_content_length(digits, &seconds)) continue;
-        return seconds > UINT32_MAX ? UINT32_MAX : (uint32_t)seconds;
+        head->keep_alive_s = seconds > UINT32_MAX ? UINT32_MAX : (uint32_t)seconds;
+        facts->close |= seconds == 0;
+        return;
     }
-    return 0;
 }
 
 static void
@@ -125,7 +128,9 @@ facts_gather(struct h1_head *head, struct facts *facts)
         case HEADER_CONNECTION: connection_read(value, facts); break;
         case HEADER_UPGRADE: upgrade_read(value, facts); break;
         case HEADER_EXPECT: expect_read(value, facts); break;
-        case HEADER_KEEP_ALIVE: head->keep_alive_s = keep_alive_read(value); break;
+        case HEADER_KEEP_ALIVE:
+            if (head->status != 0) keep_alive_read(value, head, facts);
+            break;
         }
     }
 }

@@ -91,9 +91,9 @@ struct h1_head {
     int minor;            /* 0 or 1 */
     bool keep_alive;      /* what version and Connection say together */
     bool expect_continue; /* requests: Expect: 100-continue in HTTP/1.1 */
-    bool upgrade;         /* Connection: upgrade with an Upgrade header that names more than HTTP/2, HTTP/1.1;
+    bool upgrade;         /* Connection: upgrade with an Upgrade header that names more than HTTP, HTTP/1.1;
                              responses:         101 */
-    struct slice upgrade_protocol; /* with upgrade: the first protocol named that is not HTTP/2; what the
+    struct slice upgrade_protocol; /* with upgrade: the first protocol named that is no HTTP; what the
                                       writer is given */
     enum body_kind body;
     uint64_t length;       /* BODY_LENGTH */
@@ -160,7 +160,7 @@ bool h1_parse_trailers(struct slice lines, struct arena *arena, struct headers *
 /* Size line of a chunk of `bytes` (> 0) into `out`; returns its length. Data and "\r\n" follow. */
 size_t h1_chunk_head(uint64_t bytes, char out[20]);
 
-/* The next protocol of an Upgrade field (RFC 9110 §7.8) that may be asked for: no HTTP/2, and nothing that is
+/* The next protocol of an Upgrade field (RFC 9110 §7.8) that may be asked for: no HTTP, and nothing that is
  * no protocol by its grammar. False: there is none. */
 bool h1_upgrade_next(struct slice *list, struct slice *protocol);
 

@@ -223,8 +223,9 @@ stream_pump_down(struct stream *stream, bool may_read)
         }
         if (down->state == RELAY_ENDED) {
             down->state = RELAY_DONE;
-            /* A buffer would have shown what stands behind the body's end. */
-            if (down->pipe != NULL && !upstream_is_quiet(stream->upstream))
+            /* A buffer that was not filled would have shown what stands behind the body's end. */
+            bool is_seen = down->pipe == NULL && (down->buf == NULL || down->buf->end < down->buf->cap);
+            if (UNLIKELY(!is_seen) && !upstream_is_quiet(stream->upstream))
                 stream->response.head.keep_alive = false;
             stream_close(stream, REASON_NONE);
             return;

@@ -328,6 +328,11 @@ upstream_take(struct endpoint *endpoint, uint64_t now_us, bool idempotent)
             upstream_close(upstream);
             continue;
         }
+        /* Given back in this very callback, to a pipelined request: libevent has not looked at it since. */
+        if (UNLIKELY(upstream->idle_since_us == now_us) && !upstream_is_quiet(upstream)) {
+            upstream_close(upstream);
+            continue;
+        }
         if (!idempotent) {
             if (upstream->idle_since_us + YOUNG_US <= now_us || now_us < endpoint->hasty_until_us)
                 return NULL; /* the youngest: the rest are older */

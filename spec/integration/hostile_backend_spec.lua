@@ -237,6 +237,31 @@ describe("a backend that answers with", function()
         end)
     end
 
+    -- The read that takes its last byte is full by then, and what stands behind it is left in the socket.
+    it("more than it said, whose true end fills the gateway's buffer", function()
+        local client, head = support.open(gateway:port()), OK .. "Content-Length: %d\r\n\r\n"
+        for bytes = 24576 - 48, 24576 do -- BUF_SMALL, without what a buffer says of itself
+            local body = ("x"):rep(bytes - #head:format(bytes))
+            backend:set { default = {}, rules = { ["/full"] = { raw = head:format(#body) .. body .. EVIL } } }
+            client:send("GET /full HTTP/1.1\r\nHost: a\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert.equal(body, client:reply().body)
+            assert.equal("b\n", client:reply().body, bytes)
+        end
+        client:close()
+    end)
+
+    it("Keep-Alive: timeout=0, whose connection carries no other request", function()
+        answer_with(OK .. "Keep-Alive: timeout=0\r\nContent-Length: 5\r\n\r\nhello")
+        backend:reset()
+        local client = support.open(gateway:port())
+        for _ = 1, 3 do assert.equal("hello", client:request("GET /last").body) end
+        client:close()
+        backend:set { default = {} }
+        local seen = {}
+        for _, request in ipairs(backend:requests()) do seen[request.connection] = (seen[request.connection] or 0) + 1 end
+        for _, requests in pairs(seen) do assert.equal(1, requests) end
+    end)
+
     -- While the worker stands still the request and what nobody asked for come together, the request first.
     it("something while its connection idles, which the next request finds there", function()
         local worker, client = gateway:worker_pids()[1], support.open(gateway:port())

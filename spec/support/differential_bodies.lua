@@ -122,6 +122,7 @@ add("hop-by-hop fields", GET .. "TE: trailers\r\nTrailer: A\r\nKeep-Alive: 1\r\n
 add("h2c", GET .. "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n", passes(PLAIN))
 add("HTTP2-Settings that Connection does not name", GET .. "Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n", passes(PLAIN))
 add("h2c in capitals and with a version", GET .. "Connection: upgrade\r\nUpgrade: H2C, h2c/1, H2\r\n\r\n", passes(PLAIN))
+add("an upgrade to HTTP", GET .. "Connection: upgrade\r\nUpgrade: HTTP/2.0, http/1.1, HTTP\r\n\r\n", passes(PLAIN))
 add("Upgrade to websocket leaves without h2c and without what is no protocol",
     GET .. "Connection: upgrade\r\nUpgrade: h2c, websocket, a b, h2c/2\r\n\r\n",
     passes("GET / HTTP/1.1|Host: a|Connection: upgrade|Upgrade: websocket||"))

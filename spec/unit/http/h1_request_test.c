@@ -398,7 +398,7 @@ decides_framing_expectation_and_upgrade(void **state)
     head = ACCEPT(GET "Connection: keep-alive, Upgrade\r\nUpgrade: h2c, WebSocket\r\n\r\n");
     assert_true(head->upgrade);
     assert_slice(head->upgrade_protocol, "WebSocket");
-    head = ACCEPT(GET "Connection: upgrade\r\nUpgrade: h2c/1, H2, a b, /x, x/, x/1\r\n\r\n");
+    head = ACCEPT(GET "Connection: upgrade\r\nUpgrade: h2c/1, H2, HTTP/2.0, a b, /x, x/, x/1\r\n\r\n");
     assert_slice(head->upgrade_protocol, "x/1");
     assert_false(ACCEPT(GET "Connection: upgrade\r\nUpgrade: H2C/2\r\n\r\n")->upgrade);
     assert_true(

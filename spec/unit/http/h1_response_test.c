@@ -139,6 +139,17 @@ reads_an_ordinary_response(void **state)
 }
 
 static void
+hears_how_long_the_connection_idles(void **state)
+{
+    (void)state;
+    const struct h1_head *head = ACCEPT(OK "Content-Length: 0\r\nKeep-Alive: max=5, timeout=0\r\n\r\n");
+    assert_false(head->keep_alive); /* it ends at once */
+    head = ACCEPT(OK "Content-Length: 0\r\nKeep-Alive: timeout=x, max=0\r\n\r\n");
+    assert_true(head->keep_alive);
+    assert_int_equal(head->keep_alive_s, 0);
+}
+
+static void
 takes_a_status_line_without_phrase(void **state)
 {
     (void)state;
@@ -225,6 +236,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refuses_malformed_responses_in_every_split),
         cmocka_unit_test(reads_an_ordinary_response),
+        cmocka_unit_test(hears_how_long_the_connection_idles),
         cmocka_unit_test(takes_a_status_line_without_phrase),
         cmocka_unit_test(decides_framing_by_status_and_method),
         cmocka_unit_test(closes_after_a_204_that_announces_a_body),

@@ -214,3 +214,11 @@ text_hash(struct slice s)
 {
     return XXH3_64bits(s.at, s.len);
 }
+
+static_assert(TEXT_SECRET_BYTES >= XXH3_SECRET_SIZE_MIN, "XXH3 takes it");
+
+uint64_t
+text_hash_secret(struct slice s, const uint8_t secret[TEXT_SECRET_BYTES])
+{
+    return XXH3_64bits_withSecret(s.at, s.len, secret, TEXT_SECRET_BYTES);
+}

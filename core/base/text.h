@@ -39,4 +39,9 @@ bool text_copy(char *out, size_t size, struct slice s);
 /* A 64-bit hash (XXH3) for tables; not for secrets. Stable between processes and machines. Hot. */
 uint64_t text_hash(struct slice s);
 
+/* The same under a secret: who does not know those random bytes cannot choose texts that collide. (A secret
+ * put in front of the text would not do: XXH3 adds up its 16-byte pieces each by itself.) Hot. */
+enum { TEXT_SECRET_BYTES = 192 };
+uint64_t text_hash_secret(struct slice s, const uint8_t secret[TEXT_SECRET_BYTES]);
+
 #endif

@@ -12,6 +12,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/main/process.h"
+#include "core/shm/dict.h"
 
 enum {
     QUICK_DEATH_US = 1000000,
@@ -274,6 +275,7 @@ ended(struct supervisor *sv, struct process *process, int status)
     process->ready = false;
     process->using = 0;
     if (process->role == ROLE_WORKER) reap_worker(sv, process->index);
+    if (process->role == ROLE_CONTROL) dicts_reap(sv->shm, DICT_CONTROL);
     if (expected) return;
     struct shm_totals *totals = shm_totals(sv->shm);
     switch (process->role) {

@@ -478,6 +478,7 @@ static const struct {
     {"script_fallbacks", "Picks answered by the built-in fallback in place of a strategy."},
     {"script_quarantines", "Times a plug-in was set aside after too many errors."},
     {"script_runaways", "Times a plug-in ran past its time or memory."},
+    {"dict_full", "Writes to shared dictionaries refused because they were full."},
     {"stats_series_dropped", "Requests not counted by series because a worker's table was full."},
     {"connections_accepted", "Client connections accepted."},
     {"connections_refused", "Client connections closed at once because of a limit."},

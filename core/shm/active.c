@@ -193,6 +193,7 @@ shm_worker_reap(struct shm *shm, unsigned worker)
         atomic_store_explicit(shm_column(shm, worker, at), 0, memory_order_release);
     }
     queues_reap(shm, worker);
+    dicts_reap(shm, worker);
     op_close(shm, worker);
     struct shm_worker *block = &shm->workers[worker];
     atomic_store(&block->generation, 0);

@@ -51,6 +51,8 @@ lay_out(struct shm *shm, const struct shm_params *params, uint64_t page)
     at += round_up(QUEUES_MAX * sizeof(struct queue), page);
     shm->clients_at = at;
     at += round_up(CLIENT_CELLS * sizeof(struct client_cell), page) * SHM_WORKERS_MAX;
+    shm->dicts_at = at;
+    at += DICT_BYTES * DICTS_MAX;
     shm->bytes = at;
 }
 
@@ -71,7 +73,8 @@ shm_create(const struct shm_params *params)
     if (shm == MAP_FAILED) return NULL;
     lay_out(shm, params, page);
     /* getrandom of up to 256 bytes is never cut short (getrandom(2)) */
-    if (getrandom(shm->secret, sizeof(shm->secret), 0) != (ssize_t)sizeof(shm->secret)) {
+    if (getrandom(shm->secret, sizeof(shm->secret), 0) != (ssize_t)sizeof(shm->secret) ||
+        getrandom(shm->hash_secret, sizeof(shm->hash_secret), 0) != (ssize_t)sizeof(shm->hash_secret)) {
         shm_destroy(shm);
         return NULL;
     }
@@ -167,12 +170,9 @@ shm_name_text(struct shm *shm, uint32_t id)
 _Atomic uint64_t *
 shm_counter(struct shm *shm, struct slice name)
 {
-    char keyed[sizeof(shm->secret) + SHM_NAME_BYTES];
     if (name.len >= SHM_NAME_BYTES) return NULL;
-    /* Keyed, so that names made of a client's bytes can't be chosen to share a counter. */
-    memcpy(keyed, shm->secret, sizeof(shm->secret));
-    if (name.len > 0) memcpy(keyed + sizeof(shm->secret), name.at, name.len);
-    uint64_t tag = text_hash((struct slice){keyed, sizeof(shm->secret) + name.len}) | 1;
+    /* Under a secret, so that names made of a client's bytes can't be chosen to share a counter. */
+    uint64_t tag = text_hash_secret(name, shm->hash_secret) | 1;
     for (uint32_t i = 0; i < COUNTER_CELLS; i++) {
         struct counter_cell *cell = &shm->counters[((tag >> 1) + i) % COUNTER_CELLS];
         uint64_t seen = atomic_load_explicit(&cell->tag, memory_order_relaxed);

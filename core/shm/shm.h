@@ -101,6 +101,7 @@ struct slot_text {
     X(script_fallbacks)                                                                                      \
     X(script_quarantines)                                                                                    \
     X(script_runaways)                                                                                       \
+    X(dict_full)                                                                                             \
     X(stats_series_dropped)                                                                                  \
     X(connections_accepted)                                                                                  \
     X(connections_refused)                                                                                   \

@@ -1,6 +1,8 @@
 /* core/shm/shm_internal.h: the layout of the mapping, shared by the files of this room. */
 #ifndef FLUXGATE_SHM_SHM_INTERNAL_H
 #define FLUXGATE_SHM_SHM_INTERNAL_H
+#include "core/base/text.h"
+#include "core/shm/dict.h"
 #include "core/shm/queue.h"
 #include "core/shm/shm.h"
 
@@ -17,6 +19,8 @@ struct client_cell {
     uint32_t unused;
 };
 enum { CLIENT_CELLS = 8192, CLIENT_PROBES = 32 };
+
+#define DICT_BYTES ((uint64_t)DICT_SHARDS << 20) /* one dictionary */
 
 struct name_row {
     uint64_t hash;
@@ -70,10 +74,11 @@ struct shm {
     uint64_t bytes;
     uint64_t slots_at, texts_at, columns_at, gone_at, index_at, rings_at, stats_at,
         queues_at; /* offsets from the handle */
-    uint64_t clients_at;
+    uint64_t clients_at, dicts_at;
     uint64_t ring_stride, ring_bytes, stats_bytes;
     uint32_t max_endpoints, index_cells;
     uint8_t secret[32];
+    uint8_t hash_secret[TEXT_SECRET_BYTES];
 
     /* control writes */
     alignas(64) _Atomic uint64_t endpoints_version;
@@ -92,6 +97,7 @@ struct shm {
     struct shm_op ops[SHM_WORKERS_MAX];
     _Atomic uint32_t
         queue_services[QUEUES_MAX];          /* id + 1; 0: free. Apart from the queues, whose pages cost */
+    _Atomic uint64_t dict_tags[DICTS_MAX];   /* keyed hash of the name; 0: free */
     _Atomic uint32_t name_cells[NAME_CELLS]; /* id + 1; 0: free */
     struct name_row names[SHM_NAMES_MAX];
     struct counter_cell counters[COUNTER_CELLS];

@@ -65,7 +65,7 @@ feed(struct encoder *encoder, struct slice piece, bool finish, size_t cap, size_
     char *copy = malloc(piece.len + 1), *out = malloc(cap);
     assert_non_null(copy);
     assert_non_null(out);
-    memcpy(copy, piece.at, piece.len);
+    if (piece.len > 0) memcpy(copy, piece.at, piece.len);
     struct slice in = {copy, piece.len};
     while (in.len > 0 || more) {
         size_t len = 0, before = in.len;

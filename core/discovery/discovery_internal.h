@@ -103,11 +103,11 @@ void table_suspect_failed(struct table *table, uint32_t slot);
 struct table_counts table_counts(const struct table *table);
 void table_free(struct table *table);
 
-/* ---- fetch.c: libcurl on the event loop */
-struct fetcher;
-struct fetch;
+/* ---- pull.c: libcurl on the event loop */
+struct puller;
+struct pull;
 
-struct fetch_result {
+struct pull_result {
     const char *error; /* transport: text; NULL where a whole answer came */
     long status;       /* HTTP, 0 where none came */
     int grpc_status;   /* -1 where none came */
@@ -115,7 +115,7 @@ struct fetch_result {
     char grpc_message[128];
 };
 
-struct fetch_spec { /* borrowed until fetch_start returns */
+struct pull_spec { /* borrowed until pull_start returns */
     const char *url;
     const char *unix_path;  /* NULL: TCP */
     const char *connect_to; /* libcurl's CONNECT_TO form, NULL: the url's own host, which must be numeric or
@@ -127,17 +127,17 @@ struct fetch_spec { /* borrowed until fetch_start returns */
     uint64_t total_us; /* 0: none */
     /* False cuts the answer; `error` of on_done is then "refused". */
     bool (*on_data)(void *context, struct slice bytes);
-    void (*on_done)(void *context,
-        const struct fetch_result *result); /* once, unless cancelled; the fetch is gone then */
+    void (*on_done)(
+        void *context, const struct pull_result *result); /* once, unless cancelled; the pull is gone then */
     void *context;
 };
 
 MUST_CHECK
-struct fetcher *fetcher_new(struct event_base *base);
+struct puller *puller_new(struct event_base *base);
 MUST_CHECK
-struct fetch *fetch_start(struct fetcher *fetcher, const struct fetch_spec *spec);
-void fetch_cancel(struct fetch *fetch); /* not from its own callbacks; NULL is fine */
-void fetcher_free(struct fetcher *fetcher);
+struct pull *pull_start(struct puller *puller, const struct pull_spec *spec);
+void pull_cancel(struct pull *pull); /* not from its own callbacks; NULL is fine */
+void puller_free(struct puller *puller);
 
 /* ---- sync.c: asks a registry, again and again */
 struct sync;

@@ -26,7 +26,7 @@ struct sync {
     struct event_base *base;
     struct shm *shm;
     struct dns *dns;
-    struct fetcher *fetcher;
+    struct puller *puller;
     struct sync_times times;
     void (*on_answer)(void *context, struct instances *instances);
     void *context;
@@ -41,7 +41,7 @@ struct sync {
     uint64_t poll_interval_us;
     /* of the present request */
     struct event *timer; /* the next one */
-    struct fetch *fetch;
+    struct pull *pull;
     bool asks_watch; /* what is asked for; in mode poll now and then a watch is tried */
     bool waits_for_dns;
     struct strbuf body;
@@ -217,12 +217,12 @@ on_rest_data(void *context, struct slice bytes)
 }
 
 static void
-on_rest_done(void *context, const struct fetch_result *result)
+on_rest_done(void *context, const struct pull_result *result)
 {
     struct sync *sync = context;
     const char *why = result->error;
     char text[64];
-    sync->fetch = NULL;
+    sync->pull = NULL;
     if (sync->bad != NULL) why = sync->bad;
     if (why == NULL && sync->asks_watch && (result->status == 404 || result->status == 405)) {
         sync_fall_back(sync);
@@ -293,11 +293,11 @@ on_grpc_data(void *context, struct slice bytes)
 }
 
 static void
-on_grpc_done(void *context, const struct fetch_result *result)
+on_grpc_done(void *context, const struct pull_result *result)
 {
     struct sync *sync = context;
     char text[200];
-    sync->fetch = NULL;
+    sync->pull = NULL;
     bool is_unknown = result->grpc_status == GRPC_UNIMPLEMENTED ||
                       (result->grpc_status == -1 && result->status == 404 && !result->is_grpc);
     if (sync->bad != NULL) {
@@ -365,7 +365,7 @@ static void
 sync_ask(struct sync *sync)
 {
     char connect_to[192] = "";
-    if (sync->mode == SYNC_OFF || sync->fetch != NULL) return;
+    if (sync->mode == SYNC_OFF || sync->pull != NULL) return;
     sync->asks_watch = sync->mode == SYNC_WATCH || clock_now_us() >= sync->reprobe_us;
     if (sync->asks_watch) sync->reprobe_us = clock_now_us() + sync->times.reprobe;
     sync->asked_us = clock_now_us();
@@ -377,7 +377,7 @@ sync_ask(struct sync *sync)
     }
     char *url = sync_path(sync);
     bool is_grpc = sync->protocol == REGISTRY_GRPC;
-    struct fetch_spec spec = {
+    struct pull_spec spec = {
         .url = url,
         .unix_path = sync->target.unix_path,
         .connect_to = sync->target.unix_path == NULL ? connect_to : NULL,
@@ -394,8 +394,8 @@ sync_ask(struct sync *sync)
     };
     strbuf_clear(&sync->body);
     sync->bad = NULL;
-    sync->fetch = url == NULL ? NULL : fetch_start(sync->fetcher, &spec);
-    if (sync->fetch == NULL) sync_failed(sync, "out of memory");
+    sync->pull = url == NULL ? NULL : pull_start(sync->puller, &spec);
+    if (sync->pull == NULL) sync_failed(sync, "out of memory");
     free(url);
 }
 
@@ -454,8 +454,8 @@ done:
 static void
 target_clear(struct sync *sync)
 {
-    fetch_cancel(sync->fetch);
-    sync->fetch = NULL;
+    pull_cancel(sync->pull);
+    sync->pull = NULL;
     event_del(sync->timer);
     target_fini(&sync->target);
     sync->mode = SYNC_OFF;
@@ -474,8 +474,8 @@ sync_new(struct event_base *base, struct shm *shm, struct dns *dns, const struct
     *sync = (struct sync){
         .base = base, .shm = shm, .dns = dns, .times = *times, .on_answer = on_answer, .context = context};
     sync->timer = evtimer_new(base, on_sync_timer, sync);
-    sync->fetcher = sync->timer == NULL ? NULL : fetcher_new(base);
-    if (sync->fetcher == NULL) {
+    sync->puller = sync->timer == NULL ? NULL : puller_new(base);
+    if (sync->puller == NULL) {
         sync_free(sync);
         return NULL;
     }
@@ -538,7 +538,7 @@ sync_free(struct sync *sync)
 {
     if (sync == NULL) return;
     if (sync->timer != NULL) target_clear(sync);
-    fetcher_free(sync->fetcher);
+    puller_free(sync->puller);
     if (sync->timer != NULL) event_free(sync->timer);
     free(sync);
 }

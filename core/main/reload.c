@@ -12,6 +12,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "core/proxy/proxy.h"
 #include "core/script/script.h"
 
 enum { SWAP_LIMIT_US = 15000000 };
@@ -53,7 +54,7 @@ generation_close(struct generation_file *file)
 bool
 generation_name(struct supervisor *sv, const struct config *config)
 {
-    bool ok = true;
+    bool ok = shm_name_add(sv->shm, SLICE_LIT(PROXY_FETCH_ROUTE)) != UINT32_MAX;
     for (size_t i = 0; i < config->route_count; i++)
         ok &= shm_name_add(sv->shm, slice_of(config->routes[i].name)) != UINT32_MAX;
     for (size_t i = 0; i < config->service_count; i++) {

@@ -82,16 +82,17 @@ accept_count(struct proxy *proxy, struct conn *conn)
     conn_shed(conn, SHM_CLOSE_CLIENT_LIMIT);
 }
 
-/* What merely idles gives its descriptor to a client that waits, backends' connections first. */
-static bool
-reclaim(struct proxy *proxy)
+/* Backends' connections first, clients' last. */
+bool
+proxy_reclaim(struct proxy *proxy)
 {
     int saved = errno;
     bool found = !link_is_empty(&proxy->idle_upstreams);
     if (found)
         upstream_close(LINK_OF(proxy->idle_upstreams.prev, struct upstream, all));
     else
-        found = conn_reclaim(proxy, RECLAIM) > 0;
+        found =
+            (proxy->fetcher != NULL && fetcher_reclaim(proxy->fetcher)) || conn_reclaim(proxy, RECLAIM) > 0;
     errno = saved;
     return found;
 }
@@ -102,7 +103,8 @@ accept_one(struct proxy *proxy, int listener)
 {
     struct sockaddr_storage peer;
     socklen_t len = sizeof peer;
-    if (proxy->connections >= proxy->connection_cap && conn_reclaim(proxy, RECLAIM) == 0) {
+    if (proxy->connections + proxy->fetch_sockets / 2 >= proxy->connection_cap &&
+        conn_reclaim(proxy, RECLAIM) == 0) {
         accept_pause(proxy, EMFILE);
         return false;
     }
@@ -111,7 +113,7 @@ accept_one(struct proxy *proxy, int listener)
         switch (errno) {
         case EMFILE:
         case ENFILE:
-            if (reclaim(proxy)) return true; /* and the next turn finds it */
+            if (proxy_reclaim(proxy)) return true; /* and the next turn finds it */
             accept_pause(proxy, errno);
             return false;
         case ENOBUFS:

@@ -62,6 +62,11 @@ conn_close(struct conn *conn)
     buf_give(&proxy->buffers, &conn->left);
     close(conn->fd);
     conn->fd = -1;
+    if (UNLIKELY(conn->is_inner)) {
+        inner_closed(conn);
+        conn_enter(conn, CONN_CLOSED);
+        return;
+    }
     atomic_fetch_add_explicit(&proxy->totals->closed[conn->why], 1, memory_order_relaxed);
     if (conn->client_key != 0) client_end(proxy->shm, proxy->worker, conn->client_key);
     if (conn->counted) {
@@ -370,27 +375,62 @@ conns_count_clients(struct proxy *proxy)
     }
 }
 
+static bool
+conn_init(struct conn *conn, struct proxy *proxy, int fd, event_callback_fn on_read)
+{
+    conn->proxy = proxy;
+    conn->fd = fd;
+    conn->retire_us = UINT64_MAX;
+    event_assign(&conn->read, proxy->base, fd, EV_READ | EV_PERSIST, on_read, conn);
+    event_assign(&conn->write, proxy->base, fd, EV_WRITE | EV_PERSIST, on_conn_write, conn);
+    event_assign(&conn->deadline.event, proxy->base, -1, 0, on_conn_timer, conn);
+    conn->deadline.due_us = UINT64_MAX;
+    if (event_add(&conn->read, NULL) == -1) return false;
+    conn->input = INPUT_OPEN;
+    link_init(&conn->link);
+    conn_enter(conn, CONN_IDLE);
+    return true;
+}
+
 struct conn *
 conn_new(struct proxy *proxy, int fd, const struct sockaddr *peer)
 {
     struct conn *conn = calloc(1, sizeof *conn);
-    if (conn == NULL) return NULL;
-    conn->proxy = proxy;
-    conn->fd = fd;
-    set_peer(conn, peer);
-    event_assign(&conn->read, proxy->base, fd, EV_READ | EV_PERSIST, on_conn_read, conn);
-    event_assign(&conn->write, proxy->base, fd, EV_WRITE | EV_PERSIST, on_conn_write, conn);
-    event_assign(&conn->deadline.event, proxy->base, -1, 0, on_conn_timer, conn);
-    conn->deadline.due_us = UINT64_MAX;
-    if (event_add(&conn->read, NULL) == -1) {
+    if (conn == NULL || !conn_init(conn, proxy, fd, on_conn_read)) {
         free(conn);
         return NULL;
     }
-    conn->input = INPUT_OPEN;
-    link_init(&conn->link);
+    set_peer(conn, peer);
     conn->retire_us = retire_us(proxy);
-    conn_enter(conn, CONN_IDLE);
     uint64_t wait_us = proxy->generation->config->timeouts.keepalive;
     if (wait_us != 0) deadline_set(proxy, &conn->deadline, proxy->now_us + wait_us);
+    return conn;
+}
+
+/* Who does not read our answer any more has nothing to say either: no half-close here. */
+static void
+on_inner_read(evutil_socket_t fd, short what, void *context)
+{
+    struct conn *conn = context;
+    struct proxy *proxy = conn->proxy;
+    if (!inner_is_left(conn)) {
+        on_conn_read(fd, what, context);
+        return;
+    }
+    proxy_enter(proxy);
+    if (conn->state == CONN_BUSY) stream_client_gone(conn->stream);
+    conn_close(conn);
+    proxy_leave(proxy);
+}
+
+struct conn *
+conn_new_inner(struct proxy *proxy, int fd, size_t size)
+{
+    struct conn *conn = calloc(1, size);
+    if (conn == NULL || !conn_init(conn, proxy, fd, on_inner_read)) {
+        free(conn);
+        return NULL;
+    }
+    conn->is_inner = true;
     return conn;
 }

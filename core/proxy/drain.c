@@ -99,5 +99,6 @@ proxy_drain(struct proxy *proxy, uint64_t requests_us, uint64_t tunnels_us, void
     atomic_store_explicit(&proxy->block->draining, 1, memory_order_relaxed);
     close_idle(proxy);
     close_idle_upstreams(proxy);
+    if (proxy->fetcher != NULL) fetcher_close_idle(proxy->fetcher);
     proxy_leave(proxy); /* also looks whether that was all; the sweep asks again */
 }

@@ -292,9 +292,10 @@ forward_request(struct stream *stream)
     h1_drop_hop_by_hop(headers);
     headers_drop(headers, HEADER_HTTP2_SETTINGS);
     if (!head->expect_continue || head->body == BODY_NONE) headers_drop(headers, HEADER_EXPECT);
+    if (UNLIKELY(config->via != NULL) && !add_via(stream, config->via)) return false;
+    if (UNLIKELY(stream->conn->is_inner)) return set_request_id(stream) && set_traceparent(stream);
     if (!config_cidr_has(config->trusted_proxies, config->trusted_proxy_count, &stream->conn->peer.any))
         drop_untrusted(headers);
-    if (UNLIKELY(config->via != NULL) && !add_via(stream, config->via)) return false;
     return set_forwarded(stream) && set_request_id(stream) && set_traceparent(stream) &&
            rewrite_target(stream);
 }

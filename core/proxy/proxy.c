@@ -350,7 +350,8 @@ proxy_free(struct proxy *proxy)
     event_del(&proxy->accept_resume);
     stays_fini(proxy);
     queueing_fini(proxy);
-    generation_put(&proxy->generation);
+    generation_put(&proxy->generation); /* its tasks cancel what they fetch */
+    fetcher_free(proxy->fetcher);
     free(proxy->listeners);
     free(proxy);
 }

@@ -14,6 +14,9 @@
 
 struct proxy;
 
+/* The route that log and metrics name for the requests of gateway.fetch to a service; a shm name. */
+#define PROXY_FETCH_ROUTE "(fetch)"
+
 /* One config generation in this worker; counted: the proxy holds the newest, each stream the one it began on
  * until its response head is sent (DESIGN.md section 4). */
 struct generation {

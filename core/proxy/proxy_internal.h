@@ -217,6 +217,7 @@ struct conn {
     enum shm_close why;  /* for the count of closed ones: what is known so far */
     short writing;       /* EV_WRITE while registered */
     bool counted;        /* in shm_worker.connections: one shed at the door is not */
+    bool is_inner;       /* the gateway's own, for a fetch (fetch_inner.c): no client, and counted nowhere */
     uint64_t retire_us;  /* limits.max_connection_age; UINT64_MAX: never */
     uint64_t client_key; /* counted by client_begin; 0: not */
     struct event read, write;
@@ -383,6 +384,9 @@ struct proxy {
     struct link resting_conns, resting_streams, resting_upstreams;
     uint32_t connections, stream_count, tunnels;
 
+    struct fetcher *fetcher; /* NULL until the first fetch */
+    uint32_t fetch_sockets;  /* descriptors of fetches, the endpoints' included */
+
     struct endpoint **endpoints; /* by slot */
     uint32_t endpoint_cap;
 
@@ -440,10 +444,15 @@ void generation_put(struct generation **generation);
 void accept_start(struct proxy *proxy);  /* registers what is not registered */
 void accept_resume(struct proxy *proxy); /* a descriptor came free */
 void accept_stop(struct proxy *proxy);   /* empties the queues, closes the sockets */
+/* What merely idles gives its descriptor away. False: nothing does. */
+bool proxy_reclaim(struct proxy *proxy);
 
 /* conn.c */
 MUST_CHECK
 struct conn *conn_new(struct proxy *proxy, int fd, const struct sockaddr *peer);
+/* A conn that begins a block of `size` bytes, whose client is a fetch of this proxy. */
+MUST_CHECK
+struct conn *conn_new_inner(struct proxy *proxy, int fd, size_t size);
 void conn_shed(struct conn *conn, enum shm_close why); /* 503 and a close, without a stream */
 /* Whether another request may follow the present one; else notes why not. */
 bool conn_may_stay(struct conn *conn);
@@ -595,6 +604,10 @@ const struct config_route *route_find(const struct route_table *table, const str
 uint32_t route_name_id(const struct route_table *table, const struct config_route *route);
 uint32_t route_service_id(const struct route_table *table, uint32_t service);
 uint32_t route_strategy_id(const struct route_table *table, uint32_t service);
+/* By name; false: there is none. And the route that a fetch's requests to it take. */
+bool route_find_service(const struct route_table *table, struct slice name, uint32_t *service);
+const struct config_route *route_inner(const struct route_table *table, uint32_t service_id);
+uint32_t route_inner_id(const struct route_table *table);
 bool route_prefix_matches(struct slice path, struct slice prefix); /* by segment */
 bool route_host_matches(struct slice pattern, struct slice host);
 
@@ -660,5 +673,16 @@ void tunnel_pump(struct stream *stream, bool client_readable, bool upstream_read
 
 /* drain.c */
 void drain_check(struct proxy *proxy);
+
+/* fetch_inner.c: of a conn that is_inner */
+bool inner_is_left(const struct conn *conn); /* nobody waits for its answer any more */
+uint32_t inner_service(const struct conn *conn);
+void inner_note(struct conn *conn, enum reason reason); /* why the gateway itself ended its request */
+void inner_closed(struct conn *conn);
+
+/* fetch.c */
+void fetcher_close_idle(struct fetcher *fetcher);
+bool fetcher_reclaim(struct fetcher *fetcher); /* the longest idle; false: none is */
+void fetcher_free(struct fetcher *fetcher);    /* cancels what runs; outside the loop */
 
 #endif

@@ -161,6 +161,24 @@ count_forwards(struct stream *stream)
     return false;
 }
 
+/* A fetch names its service, and no route is asked. */
+static bool
+find_route(struct stream *stream)
+{
+    const struct route_table *table = stream->generation->routes;
+    const struct h1_head *head = &stream->parser.head;
+    if (UNLIKELY(stream->conn->is_inner)) {
+        stream->route = route_inner(table, inner_service(stream->conn));
+        stream->route_id = route_inner_id(table);
+        return stream->route != NULL;
+    }
+    struct route_request ask = {
+        head->method, head->method_text, stream->host, stream->path, head->query, &head->headers};
+    stream->route = route_find(table, &ask);
+    if (stream->route != NULL) stream->route_id = route_name_id(table, stream->route);
+    return stream->route != NULL;
+}
+
 static void
 route_request(struct stream *stream)
 {
@@ -191,14 +209,10 @@ route_request(struct stream *stream)
         reply_reason(stream, REASON_SHED, 0, NULL);
         return;
     }
-    struct route_request ask = {
-        head->method, head->method_text, stream->host, stream->path, head->query, &head->headers};
-    stream->route = route_find(stream->generation->routes, &ask);
-    if (stream->route == NULL) {
+    if (!find_route(stream)) {
         reply_reason(stream, REASON_NO_ROUTE, 0, NULL);
         return;
     }
-    stream->route_id = route_name_id(stream->generation->routes, stream->route);
     stream->target = stream->path;
     if (stream->route->slashes_keep && !find_path(stream, true, &stream->target)) return;
     if (stream->route->path_raw) stream->target = head->path;

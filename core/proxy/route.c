@@ -35,6 +35,9 @@ struct route_table {
     uint32_t *loose; /* wildcard and host-less routes */
     uint32_t loose_count;
     uint32_t *route_ids, *service_ids, *strategy_ids;
+    struct config_route *inner; /* by service: what a fetch's requests to it take */
+    struct config_target *inner_targets;
+    uint32_t inner_id;
 };
 
 bool
@@ -156,6 +159,32 @@ names_find(struct route_table *table, struct shm *shm, const struct script *scri
     return true;
 }
 
+static bool
+inner_build(struct route_table *table, struct shm *shm)
+{
+    const struct config *config = table->config;
+    table->inner = arena_calloc(&table->arena, (config->service_count + 1) * sizeof *table->inner);
+    table->inner_targets =
+        arena_alloc(&table->arena, (config->service_count + 1) * sizeof *table->inner_targets);
+    table->inner_id = shm_name_find(shm, SLICE_LIT(PROXY_FETCH_ROUTE));
+    if (table->inner == NULL || table->inner_targets == NULL) return false;
+    for (uint32_t i = 0; i < config->service_count; i++) {
+        const struct config_service *service = &config->services[i];
+        table->inner_targets[i] = (struct config_target){.service = i, .weight = 1};
+        table->inner[i] = (struct config_route){
+            .name = PROXY_FETCH_ROUTE,
+            .targets = &table->inner_targets[i],
+            .target_count = 1,
+            .weight_total = 1,
+            .slashes_keep = true, /* the script wrote them */
+            .timeouts = service->timeouts,
+            .queue = service->queue,
+            .retry = service->retry,
+        };
+    }
+    return true;
+}
+
 struct route_table *
 route_table_new(struct shm *shm, const struct config *config, const struct script *script)
 {
@@ -167,7 +196,9 @@ route_table_new(struct shm *shm, const struct config *config, const struct scrip
     for (size_t i = 0; i < config->route_count; i++) {
         if (!row_init(&table->rows[i], &table->arena, &config->routes[i])) goto fail;
     }
-    if (!index_build(table, (uint32_t)config->route_count) || !names_find(table, shm, script)) goto fail;
+    if (!index_build(table, (uint32_t)config->route_count) || !names_find(table, shm, script) ||
+        !inner_build(table, shm))
+        goto fail;
     return table;
 fail:
     route_table_free(table);
@@ -268,4 +299,30 @@ uint32_t
 route_strategy_id(const struct route_table *table, uint32_t service)
 {
     return table->strategy_ids[service];
+}
+
+bool
+route_find_service(const struct route_table *table, struct slice name, uint32_t *service)
+{
+    for (uint32_t i = 0; i < table->config->service_count; i++) {
+        if (!slice_equal(slice_of(table->config->services[i].name), name)) continue;
+        *service = i;
+        return true;
+    }
+    return false;
+}
+
+const struct config_route *
+route_inner(const struct route_table *table, uint32_t service_id)
+{
+    for (uint32_t i = 0; i < table->config->service_count; i++) {
+        if (table->service_ids[i] == service_id) return &table->inner[i];
+    }
+    return NULL;
+}
+
+uint32_t
+route_inner_id(const struct route_table *table)
+{
+    return table->inner_id;
 }

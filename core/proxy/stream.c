@@ -246,6 +246,7 @@ stream_close(struct stream *stream, enum reason reason)
         atomic_store_explicit(&proxy->block->tunnels, --proxy->tunnels, memory_order_relaxed);
     attempt_end(stream);
     count(stream);
+    if (UNLIKELY(stream->conn->is_inner)) inner_note(stream->conn, stream->reason);
     stream_release_generation(stream);
     dispose_conn(stream, answered);
     stream_enter(stream, STREAM_CLOSED);

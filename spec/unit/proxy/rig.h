@@ -333,6 +333,7 @@ rig_use(struct rig *rig, const char *yaml)
     for (size_t i = 0; i < config->service_count; i++)
         shm_name_add(rig->shm, slice_of(config->services[i].name));
     shm_name_add(rig->shm, SLICE_LIT("fake"));
+    shm_name_add(rig->shm, SLICE_LIT(PROXY_FETCH_ROUTE));
     assert_true(proxy_use(rig->proxy, ++number, bundle, config, (struct script *)rig->shm));
 }
 

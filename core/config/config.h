@@ -144,7 +144,8 @@ struct config_endpoint {
 
 struct config_health {
     bool enabled;
-    struct config_plugin policy; /* options hold every key of the health block but `policy` */
+    struct config_plugin policy;  /* options hold every key of the health block but `policy` and `passive` */
+    struct config_plugin passive; /* observes beside it; name NULL: none does */
     uint64_t interval_us, fast_interval_us, timeout_us; /* defaults 5s, interval, 2s */
     uint32_t rise, fall;                                /* 2, 3 */
     double jitter;                                      /* 0.1: ± 10 % of the interval */

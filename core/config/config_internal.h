@@ -10,6 +10,7 @@
 #define DEFAULT_ADMIN    "127.0.0.1:9901"
 #define DEFAULT_STRATEGY "round_robin"
 #define DEFAULT_HEALTH   "http"
+#define DEFAULT_PASSIVE  "passive"
 
 /* config.places */
 struct places {

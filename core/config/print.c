@@ -291,6 +291,19 @@ print_endpoint(struct print *print, const struct config_endpoint *endpoint)
     strbuf_add_text(&print->out, "}\n");
 }
 
+/* A policy and its options as a map that is not yet closed. */
+static void
+print_policy(struct strbuf *out, const struct config_plugin *policy)
+{
+    const char *members = policy->options.json + 1;
+    strbuf_add_text(out, "{policy: ");
+    add_text(out, policy->name, false);
+    if (members[0] == '}') return;
+    strbuf_add_text(out, ", ");
+    add_json(out, members);
+    if (!out->failed) out->len--; /* its brace */
+}
+
 static void
 print_service(struct print *print, const struct config_service *service)
 {
@@ -307,12 +320,15 @@ print_service(struct print *print, const struct config_service *service)
     add_json(out, service->strategy.options.json);
     strbuf_add_char(out, '\n');
     if (service->health.enabled) {
-        const char *members = service->health.policy.options.json + 1;
-        strbuf_add_text(out, "    health: {policy: ");
-        add_text(out, service->health.policy.name, false);
-        if (members[0] != '}') strbuf_add_text(out, ", ");
-        add_json(out, members);
-        strbuf_add_char(out, '\n');
+        const struct config_plugin *passive = &service->health.passive;
+        strbuf_add_text(out, "    health: ");
+        print_policy(out, &service->health.policy);
+        if (passive->name != NULL) {
+            strbuf_add_text(out, ", passive: ");
+            print_policy(out, passive);
+            strbuf_add_char(out, '}');
+        }
+        strbuf_add_text(out, "}\n");
     }
     strbuf_add_text(out, "    timeouts:\n");
     row_scalars(print, "      ", &service_timeouts_block, &service->timeouts);

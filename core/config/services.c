@@ -194,6 +194,7 @@ take_health_other(struct load *load, const struct node *node, void *target)
 
 static const struct key health_keys[] = {
     {"policy", KEY_OTHER, 0, 0, 0, NULL, NULL},
+    {"passive", KEY_OTHER, 0, 0, 0, NULL, NULL},
     {"interval", KEY_DURATION, offsetof(struct config_health, interval_us), 10000, 0, NULL, NULL},
     {"fast_interval", KEY_DURATION, offsetof(struct config_health, fast_interval_us), 10000, 0, NULL, NULL},
     {"timeout", KEY_DURATION, offsetof(struct config_health, timeout_us), 1000, 0, NULL, NULL},
@@ -206,37 +207,68 @@ static const struct key health_keys[] = {
 const struct block health_block = {
     "health", "a health policy", health_keys, sizeof health_keys / sizeof health_keys[0], take_health_other};
 
-/* Every key of the block but `policy`, as written, and the defaults of those that every policy has: what Lua
- * gets is what C goes by. */
-static const char *
-health_json(struct load *load, const struct node *node, const struct config_health *health)
+/* Every key of the block but those that are not the policy's, as written. */
+static void
+members_json(const struct node *node, struct strbuf *buf)
 {
-    struct strbuf buf = {0};
+    strbuf_add_char(buf, '{');
+    for (const struct node *child = node->kind == NODE_MAP ? node->first : NULL; child != NULL;
+         child = child->next) {
+        if (strcmp(child->key, "policy") == 0 || strcmp(child->key, "passive") == 0) continue;
+        strbuf_add_json(buf, slice_of(child->key));
+        strbuf_add_text(buf, ": ");
+        node_json(child, buf);
+        strbuf_add_text(buf, ", ");
+    }
+}
+
+static const char *
+json_end(struct load *load, struct strbuf *buf)
+{
+    if (buf->len > 2) buf->len -= 2;
+    strbuf_add_char(buf, '}');
+    const char *json = buf->failed ? NULL : arena_strdup(load->arena, strbuf_slice(buf));
+    strbuf_fini(buf);
+    if (json == NULL) load->diags->failed = true;
+    return json;
+}
+
+/* The defaults of what every policy that probes has: what Lua gets is what C goes by. */
+static void
+defaults_json(const struct node *node, const struct config_health *health, struct strbuf *buf)
+{
     char interval[32], fast[32], timeout[32];
     duration_exact(health->interval_us, interval);
     duration_exact(health->fast_interval_us, fast);
     duration_exact(health->timeout_us, timeout);
-    strbuf_add_char(&buf, '{');
-    for (const struct node *child = node->kind == NODE_MAP ? node->first : NULL; child != NULL;
-         child = child->next) {
-        if (strcmp(child->key, "policy") == 0) continue;
-        strbuf_add_json(&buf, slice_of(child->key));
-        strbuf_add_text(&buf, ": ");
-        node_json(child, &buf);
-        strbuf_add_text(&buf, ", ");
-    }
-    if (node_find(node, "interval") == NULL) strbuf_printf(&buf, "\"interval\": \"%s\", ", interval);
-    if (node_find(node, "fast_interval") == NULL) strbuf_printf(&buf, "\"fast_interval\": \"%s\", ", fast);
-    if (node_find(node, "timeout") == NULL) strbuf_printf(&buf, "\"timeout\": \"%s\", ", timeout);
-    if (node_find(node, "rise") == NULL) strbuf_printf(&buf, "\"rise\": %u, ", health->rise);
-    if (node_find(node, "fall") == NULL) strbuf_printf(&buf, "\"fall\": %u, ", health->fall);
-    if (node_find(node, "jitter") == NULL) strbuf_printf(&buf, "\"jitter\": %g, ", health->jitter);
-    if (buf.len > 2) buf.len -= 2;
-    strbuf_add_char(&buf, '}');
-    const char *json = buf.failed ? NULL : arena_strdup(load->arena, strbuf_slice(&buf));
-    strbuf_fini(&buf);
-    if (json == NULL) load->diags->failed = true;
-    return json;
+    if (node_find(node, "interval") == NULL) strbuf_printf(buf, "\"interval\": \"%s\", ", interval);
+    if (node_find(node, "fast_interval") == NULL) strbuf_printf(buf, "\"fast_interval\": \"%s\", ", fast);
+    if (node_find(node, "timeout") == NULL) strbuf_printf(buf, "\"timeout\": \"%s\", ", timeout);
+    if (node_find(node, "rise") == NULL) strbuf_printf(buf, "\"rise\": %u, ", health->rise);
+    if (node_find(node, "fall") == NULL) strbuf_printf(buf, "\"fall\": %u, ", health->fall);
+    if (node_find(node, "jitter") == NULL) strbuf_printf(buf, "\"jitter\": %g, ", health->jitter);
+}
+
+/* `passive: true` is the shipped policy of that name, `passive: { policy: NAME, … }` any that observes. */
+static void
+take_passive(struct load *load, const struct node *node, struct config_service *service)
+{
+    struct config_plugin *passive = &service->health.passive;
+    const char *name = DEFAULT_PASSIVE;
+    bool is_on = true;
+    struct strbuf buf = {0};
+    if (node == NULL || node_is_null(node)) return;
+    if (node->kind == NODE_SCALAR && !value_bool(load, node, &is_on)) return;
+    if (!is_on || (node->kind != NODE_SCALAR && !value_map(load, node))) return;
+    const struct node *policy = node_find(node, "policy");
+    if (policy != NULL && !value_text(load, policy, "the name of a health policy", &name)) return;
+    passive->options.path = load_text(load, "services.%s.health.passive", service->name);
+    members_json(node, &buf);
+    passive->options.json = json_end(load, &buf);
+    /* what failed is in diags */
+    bool found =
+        plugin_find(load, PLUGIN_HEALTH, name, policy == NULL ? node->key_place : policy->place, passive);
+    (void)found;
 }
 
 static void
@@ -246,17 +278,21 @@ take_health(struct load *load, const struct node *node, void *target)
     struct config_health *health = &service->health;
     const struct node *policy = node_find(node, "policy");
     const char *name = DEFAULT_HEALTH;
+    struct strbuf buf = {0};
     if (!value_map(load, node)) return;
     health->enabled = true;
     block_read(load, &health_block, node, health);
     if (node_find(node, "fast_interval") == NULL) health->fast_interval_us = health->interval_us;
-    health->policy.options.path = load_text(load, "services.%s.health", service->name);
-    health->policy.options.json = health_json(load, node, health);
     if (policy != NULL && !value_text(load, policy, "the name of a health policy", &name)) return;
+    health->policy.options.path = load_text(load, "services.%s.health", service->name);
+    members_json(node, &buf);
+    if (strcmp(name, DEFAULT_PASSIVE) != 0) defaults_json(node, health, &buf); /* that one never probes */
+    health->policy.options.json = json_end(load, &buf);
     /* what failed is in diags */
     bool found = plugin_find(
         load, PLUGIN_HEALTH, name, policy == NULL ? node->key_place : policy->place, &health->policy);
     (void)found;
+    take_passive(load, node_find(node, "passive"), service);
 }
 
 /* ---- services

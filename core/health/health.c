@@ -117,7 +117,7 @@ endpoint_id(struct health *health, uint32_t slot)
     return slot_read(health->shm, slot, NULL, &text) ? text.id : "?";
 }
 
-static void
+void
 target_state(struct target *target, enum slot_state state, const char *reason)
 {
     struct health *health = target->health;
@@ -127,8 +127,11 @@ target_state(struct target *target, enum slot_state state, const char *reason)
     if (before == state) return;
     if (state == SLOT_HEALTHY) {
         struct slot *slot = slot_at(health->shm, target->slot);
-        if (slot != NULL) atomic_store_explicit(&slot->failures, 0, memory_order_relaxed);
-        target->failures_seen = 0;
+        if (slot != NULL) {
+            atomic_store_explicit(&slot->failures, 0, memory_order_relaxed);
+            atomic_store_explicit(&slot->error_row, 0, memory_order_relaxed);
+        }
+        target->failures_seen = target->window.row_seen = 0;
     }
     if (before == SLOT_UNPROVEN && state == SLOT_HEALTHY) return; /* each start would log every endpoint */
     log_info(state == SLOT_HEALTHY ? "endpoint is healthy" : "endpoint is unhealthy",
@@ -166,6 +169,14 @@ reason_write(const struct target *target, const struct probe_outcome *outcome, b
     }
 }
 
+static bool
+is_observed(const struct target *target)
+{
+    const struct config_service *service = health_service(target->health, target->service);
+    return service != NULL &&
+           target->health->counts[service - target->health->config->services].window_us != 0;
+}
+
 /* The policy's word, turned into a state. What control or an operator set stays: draining, maintenance,
  * suspect. */
 static void
@@ -195,7 +206,9 @@ target_judge(struct target *target, const struct slot *cold, const struct probe_
     bool is_judgeable = cold->state == SLOT_UNPROVEN || cold->state == SLOT_HEALTHY ||
                         cold->state == SLOT_UNHEALTHY || cold->state == SLOT_EJECTED;
     if (!is_judgeable || target->duty != DUTY_POLICY) return;
-    if (judgement == JUDGE_HEALTHY && cold->state != SLOT_HEALTHY) target_state(target, SLOT_HEALTHY, reason);
+    /* Probes that pass do not end what requests that fail began: that is for the trial to say. */
+    bool is_settled = cold->state == SLOT_HEALTHY || (cold->state == SLOT_EJECTED && is_observed(target));
+    if (judgement == JUDGE_HEALTHY && !is_settled) target_state(target, SLOT_HEALTHY, reason);
     if (judgement == JUDGE_UNHEALTHY && cold->state != SLOT_UNHEALTHY)
         target_state(target, SLOT_UNHEALTHY, reason);
 }
@@ -348,13 +361,20 @@ target_free(struct target *target)
     free(target);
 }
 
+static bool
+is_probed(const struct health *health, const struct config_service *service)
+{
+    return service->health.enabled &&
+           script_policy_probes(health->script, (uint32_t)(service - health->config->services));
+}
+
 static enum duty
 duty_of(const struct health *health, const struct slot *cold)
 {
     const struct config_service *service = health_service(health, cold->service);
     if (service == NULL) return DUTY_NONE;
     if (cold->state == SLOT_DRAINING || cold->state == SLOT_MAINTENANCE) return DUTY_NONE;
-    if (service->health.enabled) return DUTY_POLICY;
+    if (is_probed(health, service)) return DUTY_POLICY;
     return cold->state == SLOT_SUSPECT ? DUTY_SUSPECT : DUTY_NONE;
 }
 
@@ -386,6 +406,7 @@ target_new(struct health *health, uint32_t slot, const struct slot *cold)
     target->text_hash = cold->text_hash;
     target->timer = evtimer_new(health->base, on_target_timer, target);
     health->targets[slot] = target;
+    window_begin(target);
     if (target->timer != NULL) return target;
     target_free(target);
     return NULL;
@@ -397,14 +418,15 @@ target_follow(struct target *target, const struct slot *cold)
 {
     struct health *health = target->health;
     enum duty duty = duty_of(health, cold);
-    bool is_new = target->state == SLOT_FREE, had_duty = target->duty != DUTY_NONE;
+    bool had_duty = target->duty != DUTY_NONE;
     bool is_unknown = cold->state == SLOT_UNPROVEN || cold->state == SLOT_SUSPECT;
     bool is_news = (is_unknown && target->state != cold->state) || target->text_hash != cold->text_hash;
     if (is_unknown && target->state != cold->state) target->rise = target->fall = 0;
-    if (is_new && cold->state == SLOT_EJECTED) target->eject_until_us = cold->since_us + 10000000;
     target->state = cold->state;
     target->text_hash = cold->text_hash;
     target->duty = duty;
+    if (duty == DUTY_NONE && cold->state == SLOT_UNPROVEN) /* by a policy that only observes */
+        target_state(target, SLOT_HEALTHY, "nothing probes it");
     if (duty == DUTY_NONE) {
         queue_leave(target);
         event_del(target->timer);
@@ -481,9 +503,9 @@ verdicts_drop(struct health *health)
         struct slot cold;
         if (!slot_read(health->shm, i, &cold, NULL)) continue;
         const struct config_service *service = health_service(health, cold.service);
-        if (service == NULL || service->health.enabled) continue;
+        if (service == NULL || is_probed(health, service)) continue;
         if (cold.state != SLOT_UNPROVEN && cold.state != SLOT_UNHEALTHY) continue;
-        slot_set_state(health->shm, i, SLOT_HEALTHY, "its service has no health policy");
+        slot_set_state(health->shm, i, SLOT_HEALTHY, "nothing probes it any more");
     }
 }
 
@@ -517,6 +539,7 @@ health_use(struct health *health, const struct config *config, struct script *sc
         const uint32_t id = shm_name_find(health->shm, slice_of(config->services[i].name));
         const uint32_t old = id < SHM_NAMES_MAX ? health->service_of[id] : SLOT_NONE;
         if (old != SLOT_NONE) counts[i].in_panic = health->counts[old].in_panic;
+        counts[i].window_us = script_policy_window_us(script, (uint32_t)i);
     }
     free(health->counts);
     health->counts = counts;
@@ -547,7 +570,7 @@ target_describe(const struct target *target, bool first, struct strbuf *out)
     strbuf_printf(out, ",\"state\":\"%s\",\"reason\":", slot_state_word((enum slot_state)cold.state));
     strbuf_add_json(out, slice_of(text.reason));
     strbuf_printf(out, ",\"rise\":%u,\"fall\":%u,\"ejections\":%u,\"probing\":%s,\"last\":", target->rise,
-        target->fall, target->ejections, target->probe != NULL ? "true" : "false");
+        target->fall, cold.ejections, target->probe != NULL ? "true" : "false");
     if (target->last.at_us == 0) {
         strbuf_add_text(out, "null}");
         return;
@@ -582,6 +605,7 @@ health_free(struct health *health)
     if (health->scan != NULL) event_free(health->scan);
     free(health->targets);
     free(health->counts);
+    free(health->rows);
     free(health->service_of);
     free(health);
 }

@@ -49,6 +49,12 @@ enum duty {
     DUTY_SUSPECT, /* no policy, but its lease lapsed: does it accept a connection? */
 };
 
+struct window { /* counters of a slot where the running window began, and the last one's numbers */
+    uint64_t mark_requests, mark_failures, mark_errors;
+    uint64_t requests, failures, errors; /* errors: failures and answers of 5xx */
+    uint32_t row_seen;                   /* errors in a row that observe() knows of */
+};
+
 struct target { /* one incarnation of one slot */
     uint32_t slot, incarnation, service /* shm name id */, state /* as last seen */;
     uint64_t text_hash;
@@ -63,8 +69,8 @@ struct target { /* one incarnation of one slot */
     uint64_t started_us; /* of the last probe */
     /* passive evidence */
     uint32_t failures_seen;
-    uint32_t ejections;
-    uint64_t eject_until_us, restored_us;
+    struct window window;
+    uint64_t trial_since_us; /* when the trial under way was first seen */
     struct {
         uint64_t at_us;
         bool passed;
@@ -78,7 +84,10 @@ TAILQ_HEAD(target_queue, target);
 struct service_counts { /* of one scan */
     uint32_t pickable, ejected;
     uint32_t countable, healthy; /* what service.panic goes by, as core/script/refresh.c counts */
-    bool in_panic;               /* outlives the scan */
+    /* these outlive the scan */
+    bool in_panic;
+    uint64_t window_us, window_due_us; /* of who observes; 0: nobody does */
+    bool is_closing;                   /* the window has just closed */
 };
 
 struct health {
@@ -98,6 +107,8 @@ struct health {
     uint32_t active, queued;
     uint64_t dice;
     uint64_t policy_errors;
+    struct script_window_row *rows; /* of the service whose window closes */
+    uint32_t row_cap;
 };
 
 /* NULL where the slot's service is not in the config. */
@@ -105,11 +116,16 @@ const struct config_service *health_service(const struct health *health, uint32_
 /* From 0 to 1, 1 excluded. */
 double health_random(struct health *health);
 void target_schedule(struct target *target, uint64_t us);
-
-/* ---- passive.c */
-/* Looks at what the workers counted: probes what began to fail, ejects where nothing probes, restores. */
+/* Publishes and logs it. */
+void target_state(struct target *target, enum slot_state state, const char *reason);
 /* The endpoint's name for a person; borrowed until the next call. */
 const char *endpoint_id(struct health *health, uint32_t slot);
+
+/* ---- passive.c */
+/* What was counted up to now belongs to no window. */
+void window_begin(struct target *target);
+/* Looks at what the workers counted: probes what began to fail, and ejects, tries and restores as the policy
+ * that observes says, or where there is none at all by failures in a row. */
 void passive_scan(struct health *health, uint64_t now_us);
 
 #endif

@@ -37,6 +37,22 @@ attempt_failed(struct stream *stream)
     stream->stay_until_us = stream->picked_us + latency_p90_us(proxy, stream->service_id);
 }
 
+/* A 5xx: as a failure, it makes the endpoint look neither fast nor idle. */
+static void
+attempt_answered_badly(struct stream *stream)
+{
+    struct proxy *proxy = stream->proxy;
+    slot_observe_error(proxy->shm, stream->slot, latency_of(stream, false), proxy->now_us);
+    stream->stay_until_us = stream->picked_us + latency_p90_us(proxy, stream->service_id);
+}
+
+static void
+end_trial(struct stream *stream, int status, enum reason failure)
+{
+    enum trial outcome = failure != REASON_NONE ? TRIAL_FAILED : status >= 500 ? TRIAL_ERROR : TRIAL_PASSED;
+    script_trial_end(stream_picker(stream)->script, &stream->request, outcome);
+}
+
 void
 attempt_observe(struct stream *stream, int status, enum reason failure, const struct headers *headers)
 {
@@ -45,8 +61,11 @@ attempt_observe(struct stream *stream, int status, enum reason failure, const st
     if (latency_us > UINT32_MAX) latency_us = UINT32_MAX;
     if (UNLIKELY(failure != REASON_NONE))
         attempt_failed(stream);
+    else if (UNLIKELY(status >= 500))
+        attempt_answered_badly(stream);
     else
-        slot_observe(proxy->shm, stream->slot, latency_of(stream, status < 500), false, proxy->now_us);
+        slot_observe(proxy->shm, stream->slot, latency_of(stream, true), false, proxy->now_us);
+    if (UNLIKELY(stream->request.trial != 0)) end_trial(stream, status, failure);
     if (headers != NULL) note_load(proxy, stream->slot, headers);
     script_result(stream_picker(stream)->script, &stream->request, stream->slot,
         &(struct script_result){status, failure, (uint32_t)latency_us, headers});
@@ -306,7 +325,6 @@ attempt_replay(struct stream *stream)
     if (!config_retry_has_status(retry_config(stream), answer->status)) return false;
     if (stream->up.state != RELAY_DONE || !may_retry(stream, decide(stream, REASON_NONE))) return false;
     attempt_observe(stream, answer->status, REASON_NONE, &answer->headers);
-    stream->stay_until_us = stream->picked_us + latency_p90_us(stream->proxy, stream->service_id);
     leave_endpoint(stream);
     stream->reason = REASON_NONE;
     attempt_begin(stream);

@@ -234,6 +234,7 @@ static enum tried
 try_now(struct stream *stream, struct grant *grant)
 {
     enum tried tried = pick_and_count(stream, grant);
+    if (tried != TRY_TAKEN) script_trial_end(stream_picker(stream)->script, &stream->request, TRIAL_OPEN);
     if (tried != TRY_TAKEN && stream->in_service) {
         give_service(stream);
         wake_line(stream->proxy, stream->line);
@@ -376,6 +377,7 @@ look(struct stream *stream, struct grant *grant)
     switch (script_pick(script, &stream->request, &grant->slot, &grant->reason)) {
     case SCRIPT_NONE: return grant->reason == REASON_ALL_FULL ? TRY_FULL : TRY_NONE;
     case SCRIPT_PICKED:
+        script_trial_end(script, &stream->request, TRIAL_OPEN);
         grant->slot = SLOT_NONE;
         grant->is_service = true; /* or its turn has not come: it waits like any other */
         break;
@@ -472,6 +474,7 @@ reconsider(struct stream *stream)
     }
     struct script *script = stream_picker(stream)->script;
     (void)!script_pick(script, &stream->request, &grant.slot, &grant.reason);
+    script_trial_end(script, &stream->request, TRIAL_OPEN);
     if (grant.slot != stream->bound) change_place(stream, SLOT_NONE);
 }
 

@@ -157,20 +157,28 @@ load_strategy(struct script *script, struct service *service, struct script *pre
     lua_settop(L, top);
 }
 
+/* The loader answers the instance, whether it probes, and for one that observes the seconds of its window. */
 static void
-load_policy(struct script *script, struct service *service, struct diags *diags)
+load_policy(struct script *script, struct service *service, const char *kind, struct plugin *plugin,
+    const struct config_plugin *config, struct diags *diags)
 {
     lua_State *L = script->L;
     int top = lua_gettop(L);
-    push_load(script, script->load_policy_ref, service, &service->config->health.policy);
-    script->running = &service->policy;
-    int status = state_load_call(script, 7, 1);
+    push_load(script, script->load_policy_ref, service, config);
+    lua_pushstring(L, kind);
+    script->running = plugin;
+    int status = state_load_call(script, 8, 3);
     script->running = NULL;
     if (status != 0) {
-        load_failed(script, status, &service->config->health.policy, service->config->name, diags);
+        load_failed(script, status, config, service->config->name, diags);
     } else {
-        service->policy.self = keep(L, top + 1);
-        service->policy.is_loaded = true;
+        plugin->self = keep(L, top + 1);
+        plugin->is_loaded = true;
+        service->policy_probes |= lua_toboolean(L, top + 2) != 0;
+        if (lua_isnumber(L, top + 3)) {
+            service->observer = plugin;
+            service->window_us = (uint64_t)(lua_tonumber(L, top + 3) * 1e6);
+        }
     }
     lua_settop(L, top);
 }
@@ -181,7 +189,10 @@ load_plugins(struct script *script, struct script *previous, struct diags *diags
     for (size_t i = 0; i < script->service_count; i++) {
         struct service *service = &script->services[i];
         if (script->env.role != SCRIPT_CONTROL) load_strategy(script, service, previous, diags);
-        if (script->env.role != SCRIPT_WORKER && service->config->health.enabled)
-            load_policy(script, service, diags);
+        const struct config_health *health = &service->config->health;
+        if (script->env.role == SCRIPT_WORKER || !health->enabled) continue;
+        load_policy(script, service, "policy", &service->policy, &health->policy, diags);
+        if (health->passive.name != NULL)
+            load_policy(script, service, "passive", &service->passive, &health->passive, diags);
     }
 }

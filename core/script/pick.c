@@ -23,12 +23,14 @@ member_at(struct script *script, uint32_t slot)
     return slot < script->slot_cap ? script->by_slot[slot] : NULL;
 }
 
-/* What this pick may answer: rows of `offered` from first to past, less the tried and the full. */
+/* What this pick may answer: rows of `offered` from first to past, less the tried, the full and those whose
+ * trial another request has. */
 struct choice {
     struct member **rows;
     uint32_t count;    /* rows */
-    uint32_t eligible; /* without the tried and the full */
+    uint32_t eligible; /* without who is left out */
     bool has_full;     /* somebody was left out for being full alone */
+    bool has_trial;    /* ... or for a trial */
 };
 
 /* What is full may have room a moment later: one pick goes by one look. */
@@ -36,7 +38,7 @@ static bool
 is_left_out(const struct script *script, const struct choice *choice, const struct script_request *request,
     const struct member *member)
 {
-    if (choice->has_full && member->full_in == script->pick_serial) return true;
+    if ((choice->has_full || choice->has_trial) && member->full_in == script->pick_serial) return true;
     return is_tried(request, member->slot);
 }
 
@@ -46,11 +48,38 @@ leave_out_full(struct script *script, const struct script_request *request, stru
 {
     for (uint32_t i = 0; i < choice->count; i++) {
         struct member *member = choice->rows[i];
-        if (!member_is_full(member) || is_tried(request, member->slot)) continue;
+        if (!member_is_full(member) || is_left_out(script, choice, request, member)) continue;
         member->full_in = script->pick_serial;
         choice->has_full = true;
         choice->eligible--;
     }
+}
+
+static void
+leave_out(struct script *script, struct choice *choice, struct member *member)
+{
+    member->full_in = script->pick_serial;
+    choice->has_trial = true;
+    choice->eligible--;
+}
+
+static void
+leave_out_trials(struct script *script, const struct script_request *request, struct choice *choice)
+{
+    for (uint32_t i = 0; i < choice->count; i++) {
+        struct member *member = choice->rows[i];
+        if (!member->is_on_trial || is_tried(request, member->slot)) continue;
+        if (atomic_load_explicit(&member->shared->trial, memory_order_relaxed) != TRIAL_OPEN)
+            leave_out(script, choice, member);
+    }
+}
+
+void
+script_trial_end(struct script *script, struct script_request *request, enum trial outcome)
+{
+    if (request->trial == 0) return;
+    slot_end_trial(script->env.shm, request->trial - 1, outcome);
+    request->trial = 0;
 }
 
 static struct choice
@@ -60,11 +89,13 @@ choose(struct script *script, const struct service *service, const struct script
     for (int tier = (int)service->tier; tier < TIER_COUNT; tier++) {
         choice.rows = service->offered + service->tier_start[tier];
         choice.count = choice.eligible = service->tier_start[tier + 1] - service->tier_start[tier];
+        choice.has_trial = false;
         if (request->tried_count != 0) {
             for (uint32_t i = 0; i < choice.count; i++) {
                 if (is_tried(request, choice.rows[i]->slot)) choice.eligible--;
             }
         }
+        if (UNLIKELY(service->trials != 0) && tier == TIER_GOOD) leave_out_trials(script, request, &choice);
         if (choice.eligible != 0) break;
     }
     if (UNLIKELY(service->limit != 0)) leave_out_full(script, request, &choice);
@@ -206,47 +237,63 @@ only_full(const struct script *script, const struct choice *choice, const struct
     uint32_t only = SLOT_NONE;
     for (uint32_t i = 0; i < choice->count; i++) {
         const struct member *member = choice->rows[i];
-        if (is_tried(request, member->slot) || member->full_in != script->pick_serial) continue;
+        if (is_tried(request, member->slot) || member->full_in != script->pick_serial || member->is_on_trial)
+            continue;
         if (only != SLOT_NONE) return SLOT_NONE;
         only = member->slot;
     }
     return only;
 }
 
-enum script_verdict
-script_pick(struct script *script, struct script_request *request, uint32_t *slot, enum reason *reason)
+/* Who is on trial gets this request alone: where another one was faster, the choice falls on somebody else.
+ * What a session is bound to, and what is picked because there is nothing better, is picked all the same. */
+static void
+take_trial(struct script *script, struct choice *choice, struct script_request *request, uint32_t *slot)
+{
+    struct member *member = member_at(script, *slot);
+    while (member != NULL && member->is_on_trial) {
+        uint32_t first = *slot;
+        if (slot_take_trial(script->env.shm, first)) {
+            request->trial = first + 1;
+            return;
+        }
+        if (member->tier != TIER_GOOD || member->bound_in == script->pick_serial) return;
+        if (!is_left_out(script, choice, request, member)) leave_out(script, choice, member);
+        if (fall_back(script, choice, request, slot) != SCRIPT_PICKED) {
+            *slot = first;
+            return;
+        }
+        member = member_at(script, *slot);
+    }
+}
+
+static enum script_verdict
+pick_one(struct script *script, struct service *service, const struct choice *choice,
+    struct script_request *request, uint32_t *slot, enum reason *reason)
 {
     lua_State *L = script->L;
-    *slot = SLOT_NONE;
-    *reason = REASON_NO_ENDPOINTS;
-    request->set_cookies.count = 0;
-    request->set_cookies.seen = 0;
-    if (request->service >= script->service_count) return SCRIPT_NONE;
-    struct service *service = &script->services[request->service];
     struct plugin *plugin = &service->strategy;
-    script->pick_serial++;
-    struct choice choice = choose(script, service, request);
-    *reason = choice.has_full ? REASON_ALL_FULL : none_reason(service);
-    if (choice.eligible == 0 && !choice.has_full && service->bindable == 0) return SCRIPT_NONE;
+    *reason = choice->has_full ? REASON_ALL_FULL : none_reason(service);
+    if (choice->eligible == 0 && !choice->has_full && service->bindable == 0) return SCRIPT_NONE;
     if (UNLIKELY(!plugin->is_loaded || service->is_stale || plugin_is_quarantined(script, plugin))) {
-        return fall_back(script, &choice, request, slot);
+        return fall_back(script, choice, request, slot);
     }
     enum script_verdict verdict = SCRIPT_PICKED;
     int top = lua_gettop(L);
     lua_rawgeti(L, LUA_REGISTRYINDEX, plugin->hot);
     lua_rawgeti(L, LUA_REGISTRYINDEX, plugin->self);
     struct fg_request *view = view_take(script, request);
-    push_choice(script, service, &choice, request);
+    push_choice(script, service, choice, request);
     bool is_ok = script_call(script, plugin, 3, 2, SCRIPT_PICK_BUDGET_US, "pick");
     view->handle = 0;
     if (UNLIKELY(!is_ok)) {
         request->set_cookies.count = 0;
-        verdict = fall_back(script, &choice, request, slot);
+        verdict = fall_back(script, choice, request, slot);
     } else if (lua_isnil(L, top + 1)) {
         verdict = SCRIPT_NONE;
-        if (choice.eligible == 0 && choice.has_full && request->tried_count != 0)
-            *slot = only_full(script, &choice, request);
-        if (choice.eligible != 0) { /* it had a choice and declined: its right, and perhaps it says why */
+        if (choice->eligible == 0 && choice->has_full && request->tried_count != 0)
+            *slot = only_full(script, choice, request);
+        if (choice->eligible != 0) { /* it had a choice and declined: its right, and perhaps it says why */
             *reason = REASON_NO_ENDPOINTS;
             declined(script, plugin, top + 2);
         }
@@ -254,17 +301,35 @@ script_pick(struct script *script, struct script_request *request, uint32_t *slo
         verdict = SCRIPT_QUEUE;
         *reason = REASON_ALL_FULL;
     } else {
-        const char *wrong = check_answer(script, service, &choice, request, top + 1, slot);
+        const char *wrong = check_answer(script, service, choice, request, top + 1, slot);
         if (UNLIKELY(wrong != NULL)) {
             plugin_fault(script, plugin, "pick", wrong, 1);
             request->set_cookies.count = 0;
-            verdict = fall_back(script, &choice, request, slot);
-        } else if (UNLIKELY(service->limit != 0) && insists_on_full(script, &choice, *slot)) {
+            verdict = fall_back(script, choice, request, slot);
+        } else if (UNLIKELY(service->limit != 0) && insists_on_full(script, choice, *slot)) {
             verdict = SCRIPT_QUEUE;
             *reason = REASON_ALL_FULL;
         }
     }
     lua_settop(L, top);
+    return verdict;
+}
+
+enum script_verdict
+script_pick(struct script *script, struct script_request *request, uint32_t *slot, enum reason *reason)
+{
+    *slot = SLOT_NONE;
+    *reason = REASON_NO_ENDPOINTS;
+    request->set_cookies.count = 0;
+    request->set_cookies.seen = 0;
+    if (UNLIKELY(request->trial != 0)) script_trial_end(script, request, TRIAL_OPEN);
+    if (request->service >= script->service_count) return SCRIPT_NONE;
+    struct service *service = &script->services[request->service];
+    script->pick_serial++;
+    struct choice choice = choose(script, service, request);
+    enum script_verdict verdict = pick_one(script, service, &choice, request, slot, reason);
+    if (UNLIKELY(service->trials != 0) && verdict == SCRIPT_PICKED)
+        take_trial(script, &choice, request, slot);
     return verdict;
 }
 
@@ -295,6 +360,7 @@ script_result(
 void
 script_request_done(struct script *script, struct script_request *request)
 {
+    if (UNLIKELY(request->trial != 0)) script_trial_end(script, request, TRIAL_OPEN);
     if (request->ctx <= 0 || request->ctx_generation != script->serial) return;
     lua_rawgeti(script->L, LUA_REGISTRYINDEX, script->ctx_ref);
     luaL_unref(script->L, -1, request->ctx);

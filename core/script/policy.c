@@ -1,4 +1,5 @@
-/* Health policies: probe() and judge(), for control. Rare calls, so the runtime's Lua does the checking. */
+/* Health policies: probe(), judge() and observe(), for control. Rare calls, so the runtime's Lua does the
+ * checking. */
 #include "core/script/script_internal.h"
 
 #include <stdio.h>
@@ -11,7 +12,7 @@ policy_ready(struct script *script, uint32_t service, uint32_t slot, struct memb
     *member = script_member(script, slot);
     if (*member == NULL || (*member)->service != service) return NULL;
     struct service *row = &script->services[service];
-    return row->policy.is_loaded && !plugin_is_quarantined(script, &row->policy) ? row : NULL;
+    return row->policy_probes && !plugin_is_quarantined(script, &row->policy) ? row : NULL;
 }
 
 /* Protected: the view of a member as the only result. */
@@ -24,11 +25,11 @@ view_of(lua_State *L)
 }
 
 static bool
-push_policy_call(struct script *script, int function, const struct service *service, struct member *member)
+push_policy_call(struct script *script, int function, const struct plugin *plugin, struct member *member)
 {
     lua_State *L = script->L;
     lua_rawgeti(L, LUA_REGISTRYINDEX, function);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, service->policy.self);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, plugin->self);
     lua_pushcfunction(L, view_of);
     lua_pushlightuserdata(L, member);
     return lua_pcall(L, 1, 1, 0) == 0;
@@ -77,7 +78,7 @@ script_policy_probe(struct script *script, uint32_t service, uint32_t slot, stru
     struct service *row = policy_ready(script, service, slot, &member);
     if (row == NULL) return false;
     int top = lua_gettop(script->L);
-    bool ok = push_policy_call(script, script->probe_ref, row, member) &&
+    bool ok = push_policy_call(script, script->probe_ref, &row->policy, member) &&
               script_call(script, &row->policy, 2, 8 + 2 * PROBE_STATUSES, SCRIPT_CHANGE_BUDGET_US, "probe");
     if (ok) read_probe(script, top + 1, probe);
     lua_settop(script->L, top);
@@ -96,7 +97,7 @@ script_policy_judge(struct script *script, uint32_t service, uint32_t slot,
     if (row == NULL) return false;
     lua_State *L = script->L;
     int top = lua_gettop(L);
-    bool ok = push_policy_call(script, script->judge_ref, row, member);
+    bool ok = push_policy_call(script, script->judge_ref, &row->policy, member);
     if (ok) {
         lua_pushboolean(L, result->ok);
         lua_pushinteger(L, result->status);
@@ -112,6 +113,114 @@ script_policy_judge(struct script *script, uint32_t service, uint32_t slot,
     if (ok) {
         *judgement = (enum script_judgement)lua_tointeger(L, top + 1);
         if (lua_type(L, top + 2) == LUA_TSTRING) snprintf(reason, 128, "%s", lua_tostring(L, top + 2));
+    }
+    lua_settop(L, top);
+    return ok;
+}
+
+bool
+script_policy_probes(const struct script *script, uint32_t service)
+{
+    return service < script->service_count && script->services[service].policy_probes;
+}
+
+uint64_t
+script_policy_window_us(const struct script *script, uint32_t service)
+{
+    return service < script->service_count ? script->services[service].window_us : 0;
+}
+
+static struct plugin *
+observer_ready(struct script *script, uint32_t service)
+{
+    struct plugin *plugin = service < script->service_count ? script->services[service].observer : NULL;
+    return plugin == NULL || plugin_is_quarantined(script, plugin) ? NULL : plugin;
+}
+
+struct fleet {
+    const struct script_window_row *rows;
+    uint32_t count;
+};
+
+/* Protected: a flat table of requests, errors and seconds of latency, in turn. */
+static int
+table_of(lua_State *L)
+{
+    const struct fleet *fleet = lua_touserdata(L, 1);
+    int at = 0;
+    lua_createtable(L, (int)fleet->count * 3, 0);
+    for (uint32_t i = 0; i < fleet->count; i++) {
+        lua_pushnumber(L, (lua_Number)fleet->rows[i].requests);
+        lua_rawseti(L, -2, ++at);
+        lua_pushnumber(L, (lua_Number)fleet->rows[i].errors);
+        lua_rawseti(L, -2, ++at);
+        lua_pushnumber(L, fleet->rows[i].latency_us / 1e6);
+        lua_rawseti(L, -2, ++at);
+    }
+    return 1;
+}
+
+bool
+script_policy_fleet(
+    struct script *script, uint32_t service, const struct script_window_row *rows, uint32_t count)
+{
+    struct fleet fleet = {rows, count};
+    struct plugin *plugin = observer_ready(script, service);
+    if (plugin == NULL) return false;
+    lua_State *L = script->L;
+    int top = lua_gettop(L);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, script->fleet_ref);
+    lua_pushinteger(L, (lua_Integer)service);
+    lua_pushcfunction(L, table_of);
+    lua_pushlightuserdata(L, &fleet);
+    bool ok =
+        lua_pcall(L, 1, 1, 0) == 0 && script_call(script, plugin, 2, 0, SCRIPT_CHANGE_BUDGET_US, "observe");
+    lua_settop(L, top);
+    return ok;
+}
+
+static void
+push_window(lua_State *L, uint32_t service, const struct script_window *window)
+{
+    static const char *const trials[] = {
+        [TRIAL_PASSED] = "passed", [TRIAL_ERROR] = "error", [TRIAL_FAILED] = "failed"};
+    const char *trial =
+        (unsigned)window->trial < sizeof trials / sizeof trials[0] ? trials[window->trial] : NULL;
+    lua_pushinteger(L, (lua_Integer)service);
+    lua_pushboolean(L, window->is_new);
+    lua_pushnumber(L, window->seconds);
+    lua_pushnumber(L, (lua_Number)window->requests);
+    lua_pushnumber(L, (lua_Number)window->failures);
+    lua_pushnumber(L, (lua_Number)window->errors);
+    lua_pushnumber(L, window->failures_in_row);
+    lua_pushnumber(L, window->errors_in_row);
+    lua_pushnumber(L, window->latency_us / 1e6);
+    lua_pushnumber(L, window->ejections);
+    lua_pushstring(L, trial); /* nil for NULL */
+    lua_pushnumber(L, window->endpoints);
+    lua_pushnumber(L, window->ejected);
+}
+
+bool
+script_policy_observe(struct script *script, uint32_t service, uint32_t slot,
+    const struct script_window *window, struct script_observation *word)
+{
+    struct plugin *plugin = observer_ready(script, service);
+    struct member *member = plugin == NULL ? NULL : script_member(script, slot);
+    *word = (struct script_observation){.action = OBSERVE_NOTHING};
+    if (member == NULL || member->service != service) return false;
+    lua_State *L = script->L;
+    int top = lua_gettop(L);
+    bool ok = push_policy_call(script, script->observe_ref, plugin, member);
+    if (ok) {
+        push_window(L, service, window);
+        ok = script_call(script, plugin, 15, 3, SCRIPT_CHANGE_BUDGET_US, "observe");
+    }
+    if (ok) {
+        word->action = (enum script_action)lua_tointeger(L, top + 1);
+        word->span_us = (uint64_t)(lua_tonumber(L, top + 2) * 1e6);
+        if (lua_type(L, top + 3) == LUA_TSTRING)
+            snprintf(word->reason, sizeof word->reason, "%s", lua_tostring(L, top + 3));
     }
     lua_settop(L, top);
     return ok;

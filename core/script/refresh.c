@@ -139,6 +139,8 @@ scan_slot(struct script *script, uint32_t slot)
     known->port = cold.port;
     known->state = cold.state;
     known->tier = tier_of(&cold);
+    known->is_on_trial = cold.state == SLOT_EJECTED && known->tier == TIER_EJECTED &&
+                         atomic_load_explicit(&cold.trial, memory_order_relaxed) != TRIAL_NONE;
     known->effective_weight = effective_weight(script, service, &cold);
     if (known->view != NULL) {
         known->view->weight = cold.weight;
@@ -177,6 +179,22 @@ is_countable(const struct member *member)
     return member->weight > 0 && member->state != SLOT_DRAINING && member->state != SLOT_MAINTENANCE;
 }
 
+/* One that is on trial stands beside the good ones, where there are any; else it is ejected like the rest. */
+static void
+service_trials(struct service *service)
+{
+    bool has_good = false;
+    service->trials = 0;
+    for (uint32_t i = 0; i < service->member_count; i++)
+        has_good |= service->members[i]->tier == TIER_GOOD && !service->members[i]->is_on_trial;
+    for (uint32_t i = 0; i < service->member_count; i++) {
+        struct member *member = service->members[i];
+        if (!member->is_on_trial) continue;
+        member->tier = has_good ? TIER_GOOD : TIER_EJECTED;
+        service->trials++;
+    }
+}
+
 /* Where fewer than service.panic are healthy, the healthy few would only be run over: all are picked, as
  * Envoy's panic threshold has it. What is draining, in maintenance or weighs 0 neither counts nor comes back.
  */
@@ -192,7 +210,9 @@ service_panic(struct service *service)
     }
     if (good * 100 >= total * service->config->panic_percent) return;
     for (uint32_t i = 0; i < service->member_count; i++) {
-        if (is_countable(service->members[i])) service->members[i]->tier = TIER_GOOD;
+        if (!is_countable(service->members[i])) continue;
+        service->members[i]->tier = TIER_GOOD;
+        service->members[i]->is_on_trial = false;
     }
 }
 
@@ -205,6 +225,7 @@ service_arrange(struct service *service)
     if (service->member_count > 1)
         qsort(service->members, service->member_count, sizeof(struct member *), compare_members);
     service_panic(service);
+    service_trials(service);
     service->tier = TIER_COUNT;
     for (int tier = 0; tier < TIER_COUNT; tier++) {
         service->tier_start[tier] = at;

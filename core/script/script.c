@@ -61,6 +61,7 @@ make_services(struct script *script, bool is_new_generation)
         service->tier = TIER_COUNT;
         service->strategy = plugin_of(script, &service->config->strategy, service->config->name);
         service->policy = plugin_of(script, &service->config->health.policy, service->config->name);
+        service->passive = plugin_of(script, &service->config->health.passive, service->config->name);
         if (script->env.role == SCRIPT_WORKER) {
             service->strategy.stuck_until_us =
                 stuck_word(script, "strategy", service->config->name, is_new_generation);
@@ -144,6 +145,7 @@ script_status(struct script *script, struct script_status *rows, size_t cap)
         const struct service *service = &script->services[i];
         if (service->strategy.is_loaded && count < cap) status_row(&service->strategy, &rows[count++]);
         if (service->policy.is_loaded && count < cap) status_row(&service->policy, &rows[count++]);
+        if (service->passive.is_loaded && count < cap) status_row(&service->passive, &rows[count++]);
     }
     return count;
 }

@@ -48,6 +48,7 @@ struct script_request {
     bool is_tls;
     struct headers
         set_cookies; /* rows to add to the response of the attempt that answers; emptied before each pick */
+    uint32_t trial;  /* the slot + 1 whose trial this request has taken; 0: none */
     int ctx;         /* the script's own: 0 is "no ctx table yet" */
     uint64_t ctx_generation;
 };
@@ -55,13 +56,14 @@ struct script_request {
 enum script_verdict { SCRIPT_PICKED, SCRIPT_NONE, SCRIPT_QUEUE };
 
 /* Runs the service's strategy over the endpoints that may be picked now: not tried, not full, and of the best
- * tier there is (healthy and suspect; else unproven; else ejected; unhealthy, draining, maintenance never,
- * but through request:bound). SCRIPT_PICKED: *slot, which another worker may have filled meanwhile: then the
- * caller picks again. SCRIPT_NONE: *reason (NO_ENDPOINTS, ALL_UNHEALTHY, ALL_FULL: room must come first, …).
- * SCRIPT_QUEUE: the request is to wait, for *slot (a full one was answered: by request:bound, or out of a
- * table of the script's own) or, where that is SLOT_NONE, for what only the script knows (gateway.QUEUE). An
- * error, a wrong return value or a quarantined script is answered by the C fallback, random by weight among
- * the eligible: never a failure. The caller counts the request with slot_begin. Hot: no garbage of ours. */
+ * tier there is (healthy and suspect, and beside them one request for each ejected one that is on trial; else
+ * unproven; else ejected; unhealthy, draining, maintenance never, but through request:bound). SCRIPT_PICKED:
+ * *slot, which another worker may have filled meanwhile: then the caller picks again. SCRIPT_NONE: *reason
+ * (NO_ENDPOINTS, ALL_UNHEALTHY, ALL_FULL: room must come first, …). SCRIPT_QUEUE: the request is to wait, for
+ * *slot (a full one was answered: by request:bound, or out of a table of the script's own) or, where that is
+ * SLOT_NONE, for what only the script knows (gateway.QUEUE). An error, a wrong return value or a quarantined
+ * script is answered by the C fallback, random by weight among the eligible: never a failure. The caller
+ * counts the request with slot_begin. Hot: no garbage of ours. */
 MUST_CHECK
 enum script_verdict script_pick(
     struct script *script, struct script_request *request, uint32_t *slot, enum reason *reason);
@@ -76,7 +78,11 @@ struct script_result {
 void script_result(
     struct script *script, struct script_request *request, uint32_t slot, const struct script_result *result);
 
-/* The request is over: its ctx table is let go. Safe on one that never had any. */
+/* The request was on trial for its endpoint, if request->trial says so (core/shm/shm.h): how that went,
+ * TRIAL_OPEN where another request is to find out. */
+void script_trial_end(struct script *script, struct script_request *request, enum trial outcome);
+
+/* The request is over: its ctx table is let go, and the trial that it has. Safe on one that never had any. */
 void script_request_done(struct script *script, struct script_request *request);
 
 /* Once a loop turn, when shm_endpoints_version moved: rebuilds the arrays and calls on_change. */
@@ -126,6 +132,41 @@ MUST_CHECK
 bool script_policy_judge(struct script *script, uint32_t service, uint32_t slot,
     const struct script_probe_result *result, const struct script_history *history,
     enum script_judgement *judgement, char reason[128]);
+
+/* What an endpoint's requests told, for observe(). A window's numbers are there in the one call that follows
+ * its end. */
+struct script_window {
+    bool is_new; /* it has just ended; else requests, failures and errors are 0 */
+    double seconds;
+    uint64_t requests, failures, errors;     /* errors: failures and answers of 5xx */
+    uint32_t failures_in_row, errors_in_row; /* up to now */
+    uint32_t latency_us;                     /* slot_latency_us */
+    uint32_t ejections;
+    enum trial trial;            /* PASSED, ERROR or FAILED where one has just ended */
+    uint32_t endpoints, ejected; /* of the service: those that may be picked or are ejected; these */
+};
+struct script_window_row { /* of one healthy endpoint, for what its fleet did */
+    uint64_t requests, errors;
+    uint32_t latency_us;
+};
+enum script_action { OBSERVE_NOTHING, OBSERVE_EJECT, OBSERVE_RESTORE };
+struct script_observation {
+    enum script_action action;
+    uint64_t span_us; /* of an ejection; 0: the caller's own rule */
+    char reason[128]; /* "" where it gave none */
+};
+
+/* Does its policy probe and judge? It may only observe. */
+bool script_policy_probes(const struct script *script, uint32_t service);
+/* How long the windows are that its policy, or the one beside it, observes; 0: neither does. */
+uint64_t script_policy_window_us(const struct script *script, uint32_t service);
+/* Windows have ended: the calls of observe until the next ones compare with these. False as above. */
+MUST_CHECK
+bool script_policy_fleet(
+    struct script *script, uint32_t service, const struct script_window_row *rows, uint32_t count);
+MUST_CHECK
+bool script_policy_observe(struct script *script, uint32_t service, uint32_t slot,
+    const struct script_window *window, struct script_observation *word);
 
 /* ---- for admin and tests
  * -------------------------------------------------------------------------------------------- */

@@ -34,9 +34,10 @@ struct member {
     double effective_weight; /* slow start applied */
     enum tier tier;
     bool is_offered;   /* in its service's array now */
+    bool is_on_trial;  /* ejected, and in the best tier for the one request that takes its trial */
     bool was_seen;     /* mark of the running scan */
     uint64_t bound_in; /* serial of the pick in which request:bound answered it */
-    uint64_t full_in;  /* ... and of the one that left it out for being full */
+    uint64_t full_in;  /* ... and of the one that left it out for being full or for its trial */
     uint64_t text_hash;
     char *id;
 };
@@ -60,14 +61,19 @@ struct service {
     struct script *script;
     const struct config_service *config;
     uint32_t name_id;
-    struct plugin strategy, policy;
+    struct plugin strategy, policy,
+        passive;             /* passive: the policy that observes beside the one that probes */
+    struct plugin *observer; /* passive, or policy where that observes itself; NULL */
+    bool policy_probes;
+    uint64_t window_us; /* of the observer */
     int offered_ref, scratch_ref,
         all_ref;             /* arrays of views: what pick sees; without the tried; all that are not gone */
     struct member **members; /* all that are not gone, by id */
     uint32_t member_count, member_cap;
     struct member **offered; /* tiers one after the other, each by id; the first tier_start[1] are tier 0 */
     uint32_t tier_start[TIER_COUNT + 1];
-    enum tier tier; /* the best that has anybody */
+    enum tier tier;  /* the best that has anybody */
+    uint32_t trials; /* members that are on trial */
     uint32_t bindable;
     uint32_t limit;         /* active requests an endpoint, over all workers; 0: none */
     uint32_t scratch_count; /* rows of the scratch table in use */
@@ -96,7 +102,7 @@ struct script {
     struct plugin *running;
     struct slot_text text; /* the last that fg_backend_text read */
     int views_ref, texts_ref, by_id_ref, ctx_ref, new_view_ref, load_strategy_ref, load_policy_ref,
-        export_ref, probe_ref, judge_ref;
+        export_ref, probe_ref, judge_ref, fleet_ref, observe_ref;
     const void *queue_mark;
     struct fg_request *requests[SCRIPT_VIEWS];
     int request_refs[SCRIPT_VIEWS];

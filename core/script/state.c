@@ -226,6 +226,8 @@ load_runtime(lua_State *L)
     script->export_ref = ref_field(L, table, "export");
     script->probe_ref = ref_field(L, table, "probe");
     script->judge_ref = ref_field(L, table, "judge");
+    script->fleet_ref = ref_field(L, table, "fleet");
+    script->observe_ref = ref_field(L, table, "observe");
     take_views(L, script, table);
     return 0;
 }

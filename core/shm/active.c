@@ -118,10 +118,41 @@ slot_observe(struct shm *shm, uint32_t slot, uint32_t latency_us, bool failed, u
     if (failed) {
         atomic_fetch_add_explicit(&row->errors, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&row->failures, 1, memory_order_relaxed);
-    } else if (atomic_load_explicit(&row->failures, memory_order_relaxed) != 0) {
+        atomic_fetch_add_explicit(&row->error_row, 1, memory_order_relaxed);
+    } else if (atomic_load_explicit(&row->error_row, memory_order_relaxed) != 0) {
         atomic_store_explicit(&row->failures, 0, memory_order_relaxed);
+        atomic_store_explicit(&row->error_row, 0, memory_order_relaxed);
     }
     ewma_move(row, latency_us, failed, now_us);
+}
+
+void
+slot_observe_error(struct shm *shm, uint32_t slot, uint32_t latency_us, uint64_t now_us)
+{
+    if (slot >= shm->max_endpoints) return;
+    struct slot *row = &shm_slot_rows(shm)[slot];
+    atomic_fetch_add_explicit(&row->requests, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&row->server_errors, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&row->error_row, 1, memory_order_relaxed);
+    if (atomic_load_explicit(&row->failures, memory_order_relaxed) != 0)
+        atomic_store_explicit(&row->failures, 0, memory_order_relaxed);
+    ewma_move(row, latency_us, true, now_us);
+}
+
+bool
+slot_take_trial(struct shm *shm, uint32_t slot)
+{
+    uint32_t open = TRIAL_OPEN;
+    return slot < shm->max_endpoints &&
+           atomic_compare_exchange_strong(&shm_slot_rows(shm)[slot].trial, &open, TRIAL_TAKEN);
+}
+
+void
+slot_end_trial(struct shm *shm, uint32_t slot, enum trial outcome)
+{
+    uint32_t taken = TRIAL_TAKEN;
+    if (slot >= shm->max_endpoints) return;
+    (void)!atomic_compare_exchange_strong(&shm_slot_rows(shm)[slot].trial, &taken, outcome);
 }
 
 uint32_t

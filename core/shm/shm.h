@@ -56,17 +56,32 @@ struct slot {
     uint64_t since_us; /* of the state; monotonic */
     uint64_t up_us; /* when it began or last became healthy out of a bad state: slow start counts from here */
     uint64_t text_hash; /* of the slot_text row: workers re-read it only when it moved */
+    uint64_t until_us;  /* EJECTED: when its ejection is over */
+    uint32_t ejections; /* how often it was ejected without a good time in between */
     /* every worker, relaxed atomics */
     alignas(64) _Atomic uint32_t active; /* requests between pick and end of response, over all workers */
     _Atomic uint32_t failures;           /* gateway failures in a row; a success sets 0 */
     _Atomic uint32_t latency_ewma_us;
     _Atomic uint32_t latency_stamp_ms; /* monotonic, wraps; when the ewma was last moved */
     _Atomic uint32_t load_milli;       /* as the backend reported it, × 1000 */
-    _Atomic uint32_t spare;
-    _Atomic uint64_t requests, errors; /* ever, in this incarnation */
+    _Atomic uint32_t error_row;        /* attempts in a row that failed or were answered by a 5xx */
+    _Atomic uint64_t requests, errors; /* ever, in this incarnation; errors: those that failed */
+    _Atomic uint64_t server_errors;    /* ... and those that were answered by a 5xx */
+    _Atomic uint32_t trial;            /* enum trial */
 };
 static_assert(offsetof(struct slot, active) == 64, "the workers' counters have a cache line of their own");
 static_assert(sizeof(struct slot) == 128, "a slot is two cache lines");
+
+/* The request that says whether an ejection is over: one over all workers, and no other until it is known how
+ * it went. Control offers it and acts on its outcome; a worker takes it with a pick and ends it. */
+enum trial {
+    TRIAL_NONE,
+    TRIAL_OPEN,   /* the next pick may have it */
+    TRIAL_TAKEN,  /* a request has it */
+    TRIAL_PASSED, /* it was answered */
+    TRIAL_ERROR,  /* it was answered by a 5xx */
+    TRIAL_FAILED, /* it failed */
+};
 
 /* The long part, same index, written by control under the slot's seq. */
 struct slot_text {
@@ -235,6 +250,10 @@ uint32_t slot_claim(struct shm *shm, uint32_t service, enum slot_state state, ui
 void slot_update(
     struct shm *shm, uint32_t slot, uint32_t weight, uint32_t port, const struct slot_text *text);
 void slot_set_state(struct shm *shm, uint32_t slot, enum slot_state state, const char *reason);
+/* EJECTED until then, for the nth time in a row; slot_offer_trial puts an ejected one on trial, or once more
+ * where nothing came of the last one. Any other state ends both. */
+void slot_eject(struct shm *shm, uint32_t slot, uint64_t until_us, uint32_t ejections, const char *reason);
+void slot_offer_trial(struct shm *shm, uint32_t slot, const char *reason);
 void slot_remove(struct shm *shm, uint32_t slot);
 unsigned shm_reap(struct shm *shm);
 uint32_t slot_find(
@@ -249,6 +268,12 @@ uint32_t slot_active(struct shm *shm, uint32_t slot);
  * a gateway failure (connect, reset, timeout, bad response), never the client's leaving; it never lowers the
  * EWMA, and on an endpoint without one it counts as 1 s at least. Hot. */
 void slot_observe(struct shm *shm, uint32_t slot, uint32_t latency_us, bool failed, uint64_t now_us);
+/* The same for an attempt that was answered by a 5xx: no failure, but no success either. */
+void slot_observe_error(struct shm *shm, uint32_t slot, uint32_t latency_us, uint64_t now_us);
+/* False: another request has it. Who took it ends it with what became of it, TRIAL_OPEN where nobody knows.
+ */
+bool slot_take_trial(struct shm *shm, uint32_t slot);
+void slot_end_trial(struct shm *shm, uint32_t slot, enum trial outcome);
 uint32_t slot_latency_us(struct shm *shm, uint32_t slot, uint64_t now_us); /* decays without traffic */
 
 /* Supervisor, after the worker's process is gone: takes its column off every active count and clears its

@@ -91,6 +91,8 @@ cold_copy(struct slot *to, const struct slot *from)
     to->since_us = from->since_us;
     to->up_us = from->up_us;
     to->text_hash = from->text_hash;
+    to->until_us = from->until_us;
+    to->ejections = from->ejections;
 }
 
 /* ---- texts ---- */
@@ -247,9 +249,11 @@ counters_read(struct slot *to, struct slot *from)
     COPY(latency_ewma_us);
     COPY(latency_stamp_ms);
     COPY(load_milli);
-    COPY(spare);
+    COPY(error_row);
     COPY(requests);
     COPY(errors);
+    COPY(server_errors);
+    COPY(trial);
 #undef COPY
 }
 
@@ -313,6 +317,8 @@ slot_claim(struct shm *shm, uint32_t service, enum slot_state state, uint32_t we
     cold.weight = weight;
     cold.port = port;
     cold.since_us = cold.up_us = clock_now_us();
+    cold.until_us = 0;
+    cold.ejections = 0;
     cold.text_hash = row_hash(&normal);
     counters_clear(&shm_slot_rows(shm)[at]);
     row_write(shm, at, &cold, &normal);
@@ -342,22 +348,33 @@ slot_update(struct shm *shm, uint32_t slot, uint32_t weight, uint32_t port, cons
     version_bump(shm);
 }
 
+/* What a state is: `cold` with its state, until_us and ejections as they are to be. */
 static void
-state_write(struct shm *shm, uint32_t slot, enum slot_state state, const char *reason)
+state_write(struct shm *shm, uint32_t slot, struct slot *cold, const char *reason)
 {
     struct slot_text text = texts(shm)[slot];
-    struct slot cold;
-    cold_copy(&cold, &shm_slot_rows(shm)[slot]);
-    bool moved = cold.state != state;
+    struct slot *row = &shm_slot_rows(shm)[slot];
+    bool moved = cold->state != row->state;
+    bool is_same = !moved && cold->until_us == row->until_us && cold->ejections == row->ejections;
     field_copy(text.reason, reason == NULL ? "" : reason, sizeof(text.reason));
-    if (!moved && strncmp(text.reason, texts(shm)[slot].reason, sizeof(text.reason)) == 0) return;
+    if (is_same && strncmp(text.reason, texts(shm)[slot].reason, sizeof(text.reason)) == 0) return;
     /* A suspect is picked as ever, so it has nothing to warm up for. */
-    bool was_up = cold.state == SLOT_HEALTHY || cold.state == SLOT_SUSPECT;
-    cold.state = state;
-    if (moved) cold.since_us = clock_now_us();
-    if (state == SLOT_HEALTHY && !was_up) cold.up_us = cold.since_us;
-    row_write(shm, slot, &cold, &text);
+    bool was_up = row->state == SLOT_HEALTHY || row->state == SLOT_SUSPECT;
+    if (moved) cold->since_us = clock_now_us();
+    if (cold->state == SLOT_HEALTHY && !was_up) cold->up_us = cold->since_us;
+    row_write(shm, slot, cold, &text);
     if (moved) version_bump(shm);
+}
+
+static void
+state_move(struct shm *shm, uint32_t slot, enum slot_state state, const char *reason)
+{
+    struct slot cold, *row = &shm_slot_rows(shm)[slot];
+    cold_copy(&cold, row);
+    if (cold.state != (uint32_t)state) atomic_store_explicit(&row->trial, TRIAL_NONE, memory_order_relaxed);
+    cold.state = state;
+    if (state != SLOT_EJECTED) cold.until_us = 0;
+    state_write(shm, slot, &cold, reason);
 }
 
 void
@@ -367,8 +384,34 @@ slot_set_state(struct shm *shm, uint32_t slot, enum slot_state state, const char
     if (state == SLOT_GONE) {
         slot_remove(shm, slot);
     } else {
-        state_write(shm, slot, state, reason);
+        state_move(shm, slot, state, reason);
     }
+}
+
+void
+slot_eject(struct shm *shm, uint32_t slot, uint64_t until_us, uint32_t ejections, const char *reason)
+{
+    struct slot cold;
+    if (!is_live(shm, slot)) return;
+    struct slot *row = &shm_slot_rows(shm)[slot];
+    bool was_on_trial = atomic_exchange_explicit(&row->trial, TRIAL_NONE, memory_order_relaxed) != TRIAL_NONE;
+    cold_copy(&cold, row);
+    cold.state = SLOT_EJECTED;
+    cold.until_us = until_us;
+    cold.ejections = ejections;
+    state_write(shm, slot, &cold, reason);
+    if (was_on_trial) version_bump(shm); /* workers offer it no more */
+}
+
+void
+slot_offer_trial(struct shm *shm, uint32_t slot, const char *reason)
+{
+    if (!is_live(shm, slot)) return;
+    struct slot *row = &shm_slot_rows(shm)[slot];
+    if (row->state != SLOT_EJECTED) return;
+    atomic_store_explicit(&row->trial, TRIAL_OPEN, memory_order_relaxed);
+    state_move(shm, slot, SLOT_EJECTED, reason);
+    version_bump(shm);
 }
 
 void
@@ -376,7 +419,7 @@ slot_remove(struct shm *shm, uint32_t slot)
 {
     if (!is_live(shm, slot)) return;
     index_drop(shm, slot);
-    state_write(shm, slot, SLOT_GONE, "removed");
+    state_move(shm, slot, SLOT_GONE, "removed");
     gone_versions(shm)[slot] = shm_endpoints_version(shm);
     shm->gone_count++;
 }

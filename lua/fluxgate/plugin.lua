@@ -9,7 +9,8 @@ local API = 1 -- the version of the contract that plug-ins name with `api = 1`
 local DEPTH_MAX = 8 -- strategies made of strategies made of …
 local KINDS = {
     strategy = { functions = { "pick" }, what = "a strategy" },
-    policy = { functions = { "probe", "judge" }, what = "a health policy" },
+    policy = { functions = { "probe", "judge" }, or_else = "observe", what = "a health policy" },
+    passive = { functions = { "observe" }, what = "a health policy beside another" },
     filter = { functions = {}, any = { "on_request", "on_response", "on_log" }, what = "a filter" },
 }
 local LEVELS = { debug = 0, info = 1, warn = 2, error = 3 }
@@ -118,7 +119,9 @@ local function check_instance(instance, kind, shown)
     if type(instance) ~= "table" then
         error(("%s: new() must return %s, it returned %s"):format(shown, KINDS[kind].what, type(instance)), 0)
     end
-    for _, name in ipairs(KINDS[kind].functions) do
+    local or_else = KINDS[kind].or_else
+    local is_else = or_else and instance[or_else] and not (instance.probe or instance.judge)
+    for _, name in ipairs(is_else and {} or KINDS[kind].functions) do
         if type(instance[name]) ~= "function" then
             error(("%s: %s needs a function %s"):format(shown, KINDS[kind].what, name), 0)
         end

@@ -1,9 +1,13 @@
--- fluxgate/policy.lua: checks what a health policy's probe() and judge() answer before C reads it. Rare
--- calls, so tables.
+-- fluxgate/policy.lua: checks what a health policy's probe(), judge() and observe() answer before C reads it.
+-- Rare calls, so tables.
+local new_fleet = require "fluxgate.fleet"
 local policy = {}
 
 local JUDGEMENTS = { healthy = 1, unhealthy = 2, unchanged = 0 } -- enum script_judgement
+local ACTIONS = { eject = 1, restore = 2 } -- enum script_action
 local STATUSES = 8
+local WINDOW, WINDOW_MIN, WINDOW_MAX = 10, 0.05, 3600
+local EJECT_MAX = 86400
 
 local function text(answer, name, pattern)
     local value = answer[name]
@@ -62,6 +66,51 @@ function policy.judge(instance, backend, ok, status, latency, failure, body, ris
         error("judge() must answer \"healthy\", \"unhealthy\" or nil, it answered " .. tostring(answer), 0)
     end
     return judgement, type(reason) == "string" and reason or nil
+end
+
+-- How long the windows are that it observes, in seconds: its own word or 10; nil where it does not observe.
+function policy.window(instance)
+    if type(instance.observe) ~= "function" then return nil end
+    local window = instance.window == nil and WINDOW or instance.window
+    if type(window) ~= "number" or not (window >= WINDOW_MIN and window <= WINDOW_MAX) then
+        error("window: expected seconds from " .. WINDOW_MIN .. " to " .. WINDOW_MAX, 0)
+    end
+    return window
+end
+
+local fleets = {} -- by service: what its endpoints did in the last window
+
+function policy.fleet(service, flat)
+    fleets[service] = new_fleet(flat)
+end
+
+-- The window that observe() sees. What it has to do with the last window is nil but in the call that follows
+-- the window's end.
+local function window_of(service, is_new, seconds, requests, failures, errors, failures_in_row, errors_in_row,
+    latency, ejections, trial, endpoints, ejected)
+    fleets[service] = fleets[service] or new_fleet({})
+    local fleet = fleets[service]
+    fleet.endpoints, fleet.ejected = endpoints, ejected
+    local window = {
+        is_new = is_new, failures_in_row = failures_in_row, errors_in_row = errors_in_row,
+        latency = latency, ejections = ejections, trial = trial, fleet = fleet, seconds = seconds,
+        requests = requests, failures = failures, errors = errors,
+    }
+    if requests > 0 then window.success_rate = 1 - errors / requests end
+    return window
+end
+
+function policy.observe(instance, backend, ...)
+    local action, seconds, reason = instance:observe(backend, window_of(...))
+    if action == nil then return 0, 0 end
+    if not ACTIONS[action] then
+        error("observe() must answer \"eject\", \"restore\" or nil, it answered " .. tostring(action), 0)
+    end
+    if type(seconds) == "string" and reason == nil then seconds, reason = nil, seconds end
+    if seconds ~= nil and not (type(seconds) == "number" and seconds > 0 and seconds <= EJECT_MAX) then
+        error("observe() must eject for more than 0 s and at most a day, not for " .. tostring(seconds), 0)
+    end
+    return ACTIONS[action], seconds or 0, type(reason) == "string" and reason or nil
 end
 
 return policy

@@ -75,7 +75,7 @@ end
 local runtime = {
     views = views.backends, texts = views.texts, contexts = views.contexts, by_id = views.by_id,
     requests = views.requests, result = views.result, new_view = views.new_view, QUEUE = host.QUEUE,
-    probe = policies.probe, judge = policies.judge,
+    probe = policies.probe, judge = policies.judge, fleet = policies.fleet, observe = policies.observe,
 }
 
 function runtime.load_strategy(index, service_name, _, file, shown, json, options_path, previous)
@@ -88,9 +88,11 @@ function runtime.load_strategy(index, service_name, _, file, shown, json, option
     return instance, instance.pick, on_change, instance.on_result, offered, scratch, all
 end
 
-function runtime.load_policy(index, service_name, _, file, shown, json, options_path)
+-- The policy (or the passive one beside it), whether it probes, and the seconds of its window if it observes.
+function runtime.load_policy(index, service_name, _, file, shown, json, options_path, kind)
     local service = service_object(index, service_name, options_path)
-    return (loader:make("policy", file, shown, decode_options(json), service))
+    local instance = loader:make(kind, file, shown, decode_options(json), service)
+    return instance, kind == "policy" and instance.probe ~= nil, policies.window(instance)
 end
 
 -- What a strategy hands to its successor in the next generation, as JSON; nil where it has nothing to hand

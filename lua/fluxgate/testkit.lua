@@ -241,4 +241,48 @@ function kit.judge(policy, backend, results, first_state)
     return states
 end
 
+local ACTIONS = { "eject", "restore" }
+
+-- What observe() makes of `rows`: endpoint's id → what its requests told: requests, failures, errors (those
+-- that failed among them), latency, failures_in_row, errors_in_row, trial ("passed", "error", "failed"). The
+-- rows with requests are a window that has just ended. Ejects and restores as the gateway does: at most half,
+-- never the last, the ejections counted. Returns id → { action, seconds, reason } of what was done.
+function kit.observe(policy, backends, rows)
+    local fleet, flat, pickable, ejected, done = fakes.fleet_of(backends), {}, 0, 0, {}
+    fleet.ejections = fleet.ejections or {}
+    for _, backend in ipairs(fleet.all) do
+        local row = rows[backend.id] or {}
+        if backend.state == "healthy" then
+            flat[#flat + 1], flat[#flat + 2] = row.requests or 0, row.errors or row.failures or 0
+            flat[#flat + 1] = row.latency or backend.latency_ewma
+        end
+        if backend.state == "healthy" or backend.state == "ejected" then pickable = pickable + 1 end
+        if backend.state == "ejected" then ejected = ejected + 1 end
+    end
+    policies.fleet(0, flat)
+    for _, backend in ipairs(fleet.all) do
+        local row, id = rows[backend.id], backend.id
+        local was_ejected = backend.state == "ejected"
+        if row and (backend.state == "healthy" or (was_ejected and row.trial)) then
+            local action, seconds, reason = policies.observe(policy, backend, 0, row.requests ~= nil,
+                policies.window(policy), row.requests or 0, row.failures or 0,
+                row.errors or row.failures or 0,
+                row.failures_in_row or 0, row.errors_in_row or row.failures_in_row or 0,
+                row.latency or backend.latency_ewma, fleet.ejections[id] or 0, row.trial, pickable, ejected)
+            if action == 1 and (was_ejected or (ejected + 1) * 2 <= pickable) then
+                if not was_ejected then ejected = ejected + 1 end
+                fleet.ejections[id] = (fleet.ejections[id] or 0) + 1
+                fakes.change(fleet, id, { state = "ejected" })
+            elseif action == 2 and was_ejected then
+                ejected = ejected - 1
+                fakes.change(fleet, id, { state = "healthy" })
+            else
+                action = 0
+            end
+            if action > 0 then done[id] = { action = ACTIONS[action], seconds = seconds, reason = reason } end
+        end
+    end
+    return done
+end
+
 return kit

@@ -147,10 +147,46 @@ function Strategy:export() end
 ---@field state string of the endpoint
 ---@field since number when it took that state, on the clock of gateway.now()
 
----What a health policy's table makes.
+---What the healthy endpoints of a service did in the last window, to compare one with all.
+---@class Fleet
+---@field endpoints integer that may be picked or are ejected
+---@field ejected integer of them
+local Fleet = {}
+
+---The success rates (0 to 1) of the endpoints that had `least` requests or more.
+---@param least? integer default 1
+---@return number mean
+---@return number deviation the standard deviation
+---@return integer hosts how many endpoints that is of
+function Fleet:success_rate(least) end
+
+---The latencies of the endpoints that had `least` requests or more.
+---@param least? integer default 1
+---@return number median seconds
+---@return integer hosts
+function Fleet:latency(least) end
+
+---What an endpoint's requests told. observe() is called when something failed, when a window in which there
+---were requests has ended, and when a trial has.
+---@class Window
+---@field is_new boolean a window has just ended: requests, failures and errors are of it, else 0
+---@field seconds number how long a window is
+---@field requests integer attempts that ended in it
+---@field failures integer those that failed: refused, reset, timed out, not HTTP
+---@field errors integer those that failed or were answered by a 5xx
+---@field success_rate? number 1 - errors / requests; nil where there were none
+---@field failures_in_row integer up to now
+---@field errors_in_row integer
+---@field latency number seconds: the endpoint's latency_ewma
+---@field ejections integer how often it was ejected without 5 min of good time in between
+---@field trial? "passed"|"error"|"failed" how the one request after an ejection went; error: a 5xx
+---@field fleet Fleet
+
+---What a health policy's table makes: probe and judge, or observe, or all three.
 ---@class Policy
 ---@field name string?
 ---@field api integer?
+---@field window number? of observe(), in seconds; default 10
 local Policy = {}
 
 ---@param options table
@@ -170,6 +206,15 @@ function Policy:probe(backend) end
 ---@return "healthy"|"unhealthy"|nil
 ---@return string? reason
 function Policy:judge(backend, result, history) end
+
+---"eject" and for how many seconds (the gateway's own rule without) and why; "restore" after a trial; nil for
+---nothing. At most half of a service is ejected, and never the last endpoint.
+---@param backend Backend
+---@param window Window
+---@return "eject"|"restore"|nil
+---@return number? seconds
+---@return string? reason
+function Policy:observe(backend, window) end
 
 ---@class Counter
 local Counter = {}

@@ -173,4 +173,20 @@ function kit.metrics() end
 ---@param sign fun(data: string): string the right signature
 function kit.key(text_or_kid, algorithm, sign) end
 
+---@class KitWindow what an endpoint's requests told; with `requests`, in a window that has just ended
+---@field requests? integer
+---@field failures? integer
+---@field errors? integer those that failed among them; default failures
+---@field latency? number default the endpoint's latency_ewma
+---@field failures_in_row? integer
+---@field errors_in_row? integer default failures_in_row
+---@field trial? "passed"|"error"|"failed" of an ejected one
+
+---Lets a policy observe, and ejects and restores as the gateway does: at most half, never the last.
+---@param policy Policy
+---@param backends Backend[]
+---@param rows table<string, KitWindow> by the endpoint's id
+---@return table<string, { action: "eject"|"restore", seconds: number, reason: string? }> done by id
+function kit.observe(policy, backends, rows) end
+
 return kit

@@ -308,6 +308,9 @@ refuses_bad_services(void **state)
         {"services: {web: {health: {status: \"300-200\"}}}", "found '300-200'"},
         {"services: {web: {health: {status: []}}}", "expected a status such as 200"},
         {"services: {web: {health: {path: health}}}", "path: expected a path such as /health"},
+        {"services: {web: {health: {passive: perhaps}}}", "passive: expected true or false, found 'perhaps'"},
+        {"services: {web: {health: {passive: [1]}}}", "passive: expected a map, found a list"},
+        {"services: {web: {health: {passive: {policy: pasive}}}}", "unknown health policy 'pasive'"},
         {"registry: {embedded: true, url: \"http://h:1\"}",
             "a registry is either embedded or has a url, not both"},
         {LISTENERS ROUTES WEB "registry: {}", "registry needs 'embedded: true' or a 'url'"},
@@ -360,8 +363,6 @@ refuses_by_name_what_is_not_there_yet(void **state)
         {"registry: {token: x}", "'token' of registry is not supported yet"},
         {"registry: {tls: {}}", "'tls' of registry is not supported yet"},
         {"registry: {store: \"etcd://a:1\"}", "the store 'etcd' is not supported yet"},
-        {"services: {a: {health: {policy: grpc}}}", "unknown health policy 'grpc'"},
-        {"services: {a: {health: {policy: passive}}}", "unknown health policy 'passive'"},
     };
     REFUSE_ALL(rows);
 }

@@ -199,6 +199,32 @@ gives_a_health_block_its_defaults(void **state)
 }
 
 static void
+reads_a_policy_that_only_observes_and_one_beside_another(void **state)
+{
+    (void)state;
+    struct loaded loaded = load_ok(LISTENERS ROUTES
+        "services:\n"
+        "  web: {endpoints: [\"a:1\"], health: {policy: passive, consecutive_failures: 3}}\n"
+        "  b: {endpoints: [\"a:1\"], health: {policy: tcp, passive: yes}}\n"
+        "  c: {endpoints: [\"a:1\"], health: {passive: {policy: passive, window: 3s}, timeout: 1s}}\n"
+        "  d: {endpoints: [\"a:1\"], health: {passive: no}}\n");
+    const struct config_health *alone = &loaded.config->services[0].health;
+    assert_string_equal(alone->policy.options.json, "{\"consecutive_failures\": 3}"); /* it sends no probes */
+    assert_null(alone->passive.name);
+    const struct config_health *beside = &loaded.config->services[1].health;
+    assert_string_equal(beside->policy.name, "tcp");
+    assert_null(strstr(beside->policy.options.json, "passive"));
+    assert_string_equal(beside->passive.name, "passive");
+    assert_string_equal(beside->passive.options.json, "{}");
+    const struct config_health *given = &loaded.config->services[2].health;
+    assert_string_equal(given->policy.name, "http");
+    assert_string_equal(given->passive.options.json, "{\"window\": \"3s\"}");
+    assert_string_equal(given->passive.options.path, "services.c.health.passive");
+    assert_null(loaded.config->services[3].health.passive.name);
+    unload(&loaded);
+}
+
+static void
 answers_workers_auto_with_the_cpus_at_hand(void **state)
 {
     (void)state;
@@ -562,6 +588,7 @@ main(void)
         cmocka_unit_test(reads_routes),
         cmocka_unit_test(reads_services),
         cmocka_unit_test(gives_a_health_block_its_defaults),
+        cmocka_unit_test(reads_a_policy_that_only_observes_and_one_beside_another),
         cmocka_unit_test(answers_workers_auto_with_the_cpus_at_hand),
         cmocka_unit_test(takes_a_file_for_a_registry_alone),
         cmocka_unit_test(takes_a_registry_url_with_and_without_scheme),

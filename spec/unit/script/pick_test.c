@@ -183,6 +183,99 @@ offers_the_best_tier_that_has_anybody(void **state)
     fixture_fini(&f);
 }
 
+/* One request for each trial, over all workers, and none more until control has heard of it. */
+static void
+gives_one_request_to_what_is_on_trial_and_no_other_until_it_is_known(void **state)
+{
+    struct fixture f;
+    struct script *both[2];
+    enum reason reason;
+    (void)state;
+    fixture_init(&f);
+    uint32_t good = fixture_endpoint(&f, 0, "good", SLOT_HEALTHY, 1);
+    uint32_t bad = fixture_endpoint(&f, 0, "bad", SLOT_HEALTHY, 1);
+    for (int i = 0; i < 2; i++) {
+        fixture_load(&f);
+        both[i] = f.script;
+    }
+    slot_eject(f.shm, bad, 1, 1, "bad");
+    for (int i = 0; i < 2; i++)
+        script_refresh(both[i]);
+    for (int i = 0; i < 10; i++) {
+        f.script = both[i % 2];
+        assert_int_equal(fixture_pick(&f, 0), good);
+    }
+    slot_offer_trial(f.shm, bad, "on trial");
+    for (int i = 0; i < 2; i++)
+        script_refresh(both[i]);
+    struct script_request on_trial = {0};
+    for (int round = 0; round < 3; round++) {
+        unsigned count = 0;
+        for (int i = 0; i < 40; i++) {
+            uint32_t slot = SLOT_NONE;
+            f.script = both[i % 2];
+            struct script_request *request = fixture_request(&f, 0);
+            assert_int_equal(script_pick(f.script, request, &slot, &reason), SCRIPT_PICKED);
+            assert_int_equal(request->trial, slot == bad ? bad + 1 : 0);
+            if (slot != bad) continue;
+            count++;
+            on_trial = *request;
+        }
+        assert_int_equal(count, 1);
+        assert_int_equal(atomic_load(&slot_at(f.shm, bad)->trial), TRIAL_TAKEN);
+        if (round == 0) script_request_done(both[0], &on_trial); /* its client left */
+        if (round == 1) {
+            uint32_t slot; /* it picks again: it was not for this endpoint that it waited */
+            on_trial.tried[0] = bad;
+            on_trial.tried_count = 1;
+            assert_int_equal(script_pick(both[0], &on_trial, &slot, &reason), SCRIPT_PICKED);
+            assert_int_equal(slot, good);
+        }
+        if (round == 2) script_trial_end(both[0], &on_trial, TRIAL_FAILED);
+        assert_int_equal(on_trial.trial, 0);
+    }
+    assert_int_equal(atomic_load(&slot_at(f.shm, bad)->trial), TRIAL_FAILED);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(fixture_pick(&f, 0), good);
+    script_free(both[0]);
+    f.script = both[1];
+    fixture_fini(&f);
+}
+
+/* A strategy that keeps a table of its own cannot send a second one there. */
+static void
+puts_another_request_than_the_one_on_trial_elsewhere(void **state)
+{
+    struct fixture f;
+    enum reason reason;
+    uint32_t slot;
+    (void)state;
+    fixture_init(&f);
+    fixture_strategy(&f, 0, "/mem/keeps.lua",
+        "return { new = function() return { on_change = function(self, b) self.kept = b[1] end, "
+        "pick = function(self) return self.kept end } end }",
+        "{}");
+    uint32_t bad = fixture_endpoint(&f, 0, "a-bad", SLOT_HEALTHY, 1);
+    uint32_t good = fixture_endpoint(&f, 0, "good", SLOT_HEALTHY, 1);
+    slot_eject(f.shm, bad, 1, 1, "bad");
+    slot_offer_trial(f.shm, bad, "on trial");
+    fixture_load(&f);
+    struct script_request first = *fixture_request(&f, 0);
+    assert_int_equal(script_pick(f.script, &first, &slot, &reason), SCRIPT_PICKED);
+    assert_int_equal(slot, bad);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(fixture_pick(&f, 0), good);
+    slot_set_state(f.shm, good, SLOT_UNHEALTHY, "bad too"); /* then a trial is no reason to serve nobody */
+    script_refresh(f.script);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(fixture_pick(&f, 0), bad);
+    script_trial_end(f.script, &first, TRIAL_OPEN);
+    struct script_request *next = fixture_request(&f, 0);
+    assert_int_equal(script_pick(f.script, next, &slot, &reason), SCRIPT_PICKED);
+    assert_int_equal(next->trial, bad + 1);
+    fixture_fini(&f);
+}
+
 static void
 leaves_out_what_the_request_has_tried_and_then_asks_the_next_tier(void **state)
 {
@@ -556,6 +649,8 @@ main(void)
         cmocka_unit_test(gives_an_endpoint_that_is_half_warm_half_its_share),
         cmocka_unit_test(picks_the_unhealthy_too_where_fewer_than_its_panic_share_are_healthy),
         cmocka_unit_test(offers_the_best_tier_that_has_anybody),
+        cmocka_unit_test(gives_one_request_to_what_is_on_trial_and_no_other_until_it_is_known),
+        cmocka_unit_test(puts_another_request_than_the_one_on_trial_elsewhere),
         cmocka_unit_test(leaves_out_what_the_request_has_tried_and_then_asks_the_next_tier),
         cmocka_unit_test(answers_a_wrong_return_value_by_the_fallback_and_counts_it),
         cmocka_unit_test(takes_nil_for_none_and_counts_no_error),

@@ -155,6 +155,105 @@ leaves_the_endpoint_alone_when_the_policy_fails(void **state)
     }
 }
 
+/* ---- observe() */
+
+static void
+hands_a_window_to_observe_and_takes_its_word(void **state)
+{
+    static const char source[] =
+        "return { new = function() return { window = 0.5, observe = function(self, backend, w) "
+        "if w.trial then return 'restore', w.trial end "
+        "local mean, deviation, hosts = w.fleet:success_rate(10) "
+        "return 'eject', 2.5, table.concat({ backend.id, tostring(w.is_new), w.seconds, w.requests, "
+        "w.failures, "
+        "w.errors, w.failures_in_row, w.errors_in_row, w.latency, w.ejections, w.fleet.endpoints, "
+        "w.fleet.ejected, w.success_rate, mean, deviation, hosts, (w.fleet:latency(10)) }, ' ') end } end }";
+    struct fixture f;
+    struct script_observation word;
+    (void)state;
+    setup(&f, source, "{}");
+    uint32_t slot = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1);
+    assert_false(script_policy_probes(f.script, 0));
+    assert_int_equal(script_policy_window_us(f.script, 0), 500000);
+    assert_int_equal(script_policy_window_us(f.script, 1), 0);
+    const struct script_window_row rows[] = {{20, 0, 1000}, {20, 10, 3000}, {9, 9, 9000}};
+    assert_true(script_policy_fleet(f.script, 0, rows, 3));
+    struct script_window window = {.is_new = true,
+        .seconds = 0.5,
+        .requests = 20,
+        .failures = 4,
+        .errors = 10,
+        .failures_in_row = 1,
+        .errors_in_row = 2,
+        .latency_us = 3000,
+        .ejections = 3,
+        .endpoints = 5,
+        .ejected = 1};
+    assert_true(script_policy_observe(f.script, 0, slot, &window, &word));
+    assert_int_equal(word.action, OBSERVE_EJECT);
+    assert_int_equal(word.span_us, 2500000);
+    assert_string_equal(word.reason, "a true 0.5 20 4 10 1 2 0.003 3 5 1 0.5 0.75 0.25 2 0.002");
+    window.trial = TRIAL_ERROR;
+    assert_true(script_policy_observe(f.script, 0, slot, &window, &word));
+    assert_int_equal(word.action, OBSERVE_RESTORE);
+    assert_int_equal(word.span_us, 0);
+    assert_string_equal(word.reason, "error");
+    fixture_fini(&f);
+}
+
+static void
+counts_what_observe_does_wrong(void **state)
+{
+    static const char *const answers[] = {
+        "error('o')", "return 'up'", "return 'eject', -1", "return 'eject', {}"};
+    (void)state;
+    for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
+        struct fixture f;
+        struct script_observation word;
+        struct script_status row;
+        char source[200];
+        snprintf(source, sizeof source,
+            "return { new = function() return { observe = function() %s end } end }", answers[i]);
+        setup(&f, source, "{}");
+        uint32_t slot = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1);
+        assert_false(script_policy_observe(f.script, 0, slot, &(struct script_window){0}, &word));
+        assert_int_equal(word.action, OBSERVE_NOTHING);
+        assert_int_equal(script_status(f.script, &row, 1), 1);
+        assert_int_equal(row.errors, 1);
+        fixture_fini(&f);
+    }
+}
+
+static void
+lets_the_passive_policy_observe_beside_the_one_that_probes(void **state)
+{
+    struct fixture f;
+    struct script_probe probe;
+    struct script_observation word;
+    static char file[600];
+    (void)state;
+    fixture_init(&f);
+    snprintf(http_file, sizeof http_file, "%s/strategies/health/http.lua", bundle_share_dir());
+    snprintf(file, sizeof file, "%s/strategies/health/passive.lua", bundle_share_dir());
+    f.services[0].health = (struct config_health){.enabled = true,
+        .policy = {"http", http_file, {"services.a.health", "{}"}, {"fluxgate.yaml", 20, 5}},
+        .passive = {"passive", file, {"services.a.health.passive", "{\"window\": \"2s\"}"},
+            {"fluxgate.yaml", 21, 5}}};
+    fixture_load_as(&f, SCRIPT_CONTROL);
+    assert_true(diags_ok(&f.diags));
+    uint32_t slot = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1);
+    assert_true(script_policy_probes(f.script, 0));
+    assert_int_equal(script_policy_window_us(f.script, 0), 2000000);
+    assert_true(script_policy_probe(f.script, 0, slot, &probe));
+    assert_int_equal(probe.kind, PROBE_HTTP);
+    struct script_window window = {.failures_in_row = 5, .endpoints = 2};
+    assert_true(script_policy_observe(f.script, 0, slot, &window, &word));
+    assert_int_equal(word.action, OBSERVE_EJECT);
+    assert_true(word.span_us >= 9000000 && word.span_us <= 11000000);
+    assert_string_equal(word.reason, "5 requests failed in a row");
+    fixture_fini(&f);
+}
+
 int
 main(void)
 {
@@ -164,6 +263,9 @@ main(void)
         cmocka_unit_test(judges_by_rise_and_fall),
         cmocka_unit_test(tcp_asks_for_a_connection),
         cmocka_unit_test(leaves_the_endpoint_alone_when_the_policy_fails),
+        cmocka_unit_test(hands_a_window_to_observe_and_takes_its_word),
+        cmocka_unit_test(counts_what_observe_does_wrong),
+        cmocka_unit_test(lets_the_passive_policy_observe_beside_the_one_that_probes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -415,6 +415,78 @@ latency_follows_and_failures_never_flatter(void **state)
     shm_destroy(shm);
 }
 
+static void
+an_ejection_has_an_end_and_one_trial(void **state)
+{
+    struct shm *shm = make(4);
+    struct slot cold;
+    struct slot_text text;
+    (void)state;
+    uint32_t slot = claim(shm, 1, "a");
+    assert_false(slot_take_trial(shm, slot));
+    slot_offer_trial(shm, slot, "not ejected");
+    assert_false(slot_take_trial(shm, slot));
+    slot_eject(shm, slot, 1234, 3, "bad");
+    assert_true(slot_read(shm, slot, &cold, &text));
+    assert_int_equal(cold.state, SLOT_EJECTED);
+    assert_int_equal(cold.until_us, 1234);
+    assert_int_equal(cold.ejections, 3);
+    assert_string_equal(text.reason, "bad");
+    assert_false(slot_take_trial(shm, slot));
+
+    uint64_t version = shm_endpoints_version(shm);
+    slot_offer_trial(shm, slot, "on trial");
+    assert_true(shm_endpoints_version(shm) > version); /* the state is the same, yet workers must look */
+    assert_true(slot_take_trial(shm, slot));
+    assert_false(slot_take_trial(shm, slot));
+    slot_end_trial(shm, slot, TRIAL_OPEN);
+    assert_true(slot_take_trial(shm, slot));
+    slot_end_trial(shm, slot, TRIAL_FAILED);
+    slot_end_trial(shm, slot, TRIAL_PASSED); /* a late one says nothing any more */
+    assert_int_equal(atomic_load(&slot_at(shm, slot)->trial), TRIAL_FAILED);
+    version = shm_endpoints_version(shm);
+    slot_eject(shm, slot, 5678, 4, "bad");
+    assert_true(shm_endpoints_version(shm) > version);
+    assert_int_equal(atomic_load(&slot_at(shm, slot)->trial), TRIAL_NONE);
+
+    slot_offer_trial(shm, slot, "on trial");
+    slot_set_state(shm, slot, SLOT_HEALTHY, "well");
+    assert_true(slot_read(shm, slot, &cold, NULL));
+    assert_int_equal(cold.until_us, 0);
+    assert_int_equal(cold.ejections, 4); /* how long the next one lasts */
+    assert_false(slot_take_trial(shm, slot));
+    slot_remove(shm, slot);
+    assert_int_equal(shm_reap(shm), 1);
+    slot = claim(shm, 1, "b");
+    assert_true(slot_read(shm, slot, &cold, NULL));
+    assert_int_equal(cold.ejections, 0);
+    shm_destroy(shm);
+}
+
+static void
+counts_answers_of_5xx_apart_from_failures(void **state)
+{
+    struct shm *shm = make(4);
+    (void)state;
+    uint32_t at = claim(shm, 1, "a");
+    struct slot *slot = slot_at(shm, at);
+    slot_observe(shm, at, 1000, true, 1000000);
+    slot_observe_error(shm, at, 1000, 2000000);
+    slot_observe_error(shm, at, 1000, 3000000);
+    assert_int_equal(atomic_load(&slot->requests), 3);
+    assert_int_equal(atomic_load(&slot->errors), 1);
+    assert_int_equal(atomic_load(&slot->server_errors), 2);
+    assert_int_equal(atomic_load(&slot->error_row), 3);
+    assert_int_equal(atomic_load(&slot->failures), 0);           /* it was there, and spoke HTTP */
+    assert_true(atomic_load(&slot->latency_ewma_us) >= 1000000); /* none of this is a quick answer */
+    slot_observe(shm, at, 1000, true, 4000000);
+    assert_int_equal(atomic_load(&slot->failures), 1);
+    slot_observe(shm, at, 1000, false, 5000000);
+    assert_int_equal(atomic_load(&slot->failures), 0);
+    assert_int_equal(atomic_load(&slot->error_row), 0);
+    shm_destroy(shm);
+}
+
 int
 main(void)
 {
@@ -430,6 +502,8 @@ main(void)
         cmocka_unit_test(a_killed_control_is_repaired),
         cmocka_unit_test(a_write_cut_off_is_kept_or_dropped_by_its_text),
         cmocka_unit_test(latency_follows_and_failures_never_flatter),
+        cmocka_unit_test(an_ejection_has_an_end_and_one_trial),
+        cmocka_unit_test(counts_answers_of_5xx_apart_from_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

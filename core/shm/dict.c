@@ -19,10 +19,9 @@ enum {
     SPINS_BEFORE_YIELD = 256,
     SWEEP_US = 10000, /* a full shard is searched for what expired this often: 50 us each */
 };
-#define LOCK_PATIENCE_US                                                                                     \
-    20000 /* a holder is inside for microseconds; one that is not is stopped or killed                       \
-           */
-#define NEVER_US UINT64_MAX
+/* A holder is inside for microseconds; one that is not waits for a processor, was stopped or was killed. */
+#define LOCK_PATIENCE_US 100000
+#define NEVER_US         UINT64_MAX
 
 struct dict_entry {
     uint32_t more; /* its next block */

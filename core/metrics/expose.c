@@ -478,6 +478,7 @@ static const struct {
     {"script_fallbacks", "Picks answered by the built-in fallback in place of a strategy."},
     {"script_quarantines", "Times a plug-in was set aside after too many errors."},
     {"script_runaways", "Times a plug-in ran past its time or memory."},
+    {"metric_overflows", "Values of metrics of scripts counted in a series `other`: too many series."},
     {"dict_full", "Writes to shared dictionaries refused because they were full."},
     {"stats_series_dropped", "Requests not counted by series because a worker's table was full."},
     {"connections_accepted", "Client connections accepted."},
@@ -568,6 +569,7 @@ stats_expose(struct shm *shm, unsigned workers, struct strbuf *out)
         expose_endpoint_states(&scrape, shown);
         expose_endpoint_measures(&scrape, shown);
         stats_expose_queues(shm, out);
+        stats_expose_meters(shm, out);
         expose_workers(&scrape, workers, now_us);
         expose_totals(&scrape);
     }

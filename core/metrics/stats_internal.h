@@ -60,4 +60,7 @@ void stats_family(struct strbuf *out, const char *name, const char *type, const 
 /* queues.c: the services that have limits. */
 void stats_expose_queues(struct shm *shm, struct strbuf *out);
 
+/* meters.c: what scripts count. */
+void stats_expose_meters(struct shm *shm, struct strbuf *out);
+
 #endif

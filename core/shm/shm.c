@@ -51,6 +51,8 @@ lay_out(struct shm *shm, const struct shm_params *params, uint64_t page)
     at += round_up(QUEUES_MAX * sizeof(struct queue), page);
     shm->clients_at = at;
     at += round_up(CLIENT_CELLS * sizeof(struct client_cell), page) * SHM_WORKERS_MAX;
+    shm->meters_at = at;
+    at += round_up(meters_bytes(), page);
     shm->dicts_at = at;
     at += DICT_BYTES * DICTS_MAX;
     shm->bytes = at;

@@ -116,6 +116,7 @@ struct slot_text {
     X(script_fallbacks)                                                                                      \
     X(script_quarantines)                                                                                    \
     X(script_runaways)                                                                                       \
+    X(metric_overflows)                                                                                      \
     X(dict_full)                                                                                             \
     X(stats_series_dropped)                                                                                  \
     X(connections_accepted)                                                                                  \

@@ -3,6 +3,7 @@
 #define FLUXGATE_SHM_SHM_INTERNAL_H
 #include "core/base/text.h"
 #include "core/shm/dict.h"
+#include "core/shm/meter.h"
 #include "core/shm/queue.h"
 #include "core/shm/shm.h"
 
@@ -74,7 +75,7 @@ struct shm {
     uint64_t bytes;
     uint64_t slots_at, texts_at, columns_at, gone_at, index_at, rings_at, stats_at,
         queues_at; /* offsets from the handle */
-    uint64_t clients_at, dicts_at;
+    uint64_t clients_at, dicts_at, meters_at;
     uint64_t ring_stride, ring_bytes, stats_bytes;
     uint32_t max_endpoints, index_cells;
     uint8_t secret[32];
@@ -150,6 +151,9 @@ op_close(struct shm *shm, unsigned worker)
 void active_take(_Atomic uint32_t *active, uint32_t count);
 MUST_CHECK
 bool active_try(_Atomic uint32_t *active, uint32_t limit);
+
+/* meter.c: what it wants of the segment. */
+size_t meters_bytes(void);
 
 /* queue.c: what shm_worker_reap has to do there. */
 void queues_reap(struct shm *shm, unsigned worker);

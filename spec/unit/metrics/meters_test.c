@@ -1,0 +1,56 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/metrics/stats.h"
+#include "core/shm/meter.h"
+
+static void
+metrics_of_scripts_are_shown_with_everything_escaped(void **state)
+{
+    (void)state;
+    bool is_other;
+    struct strbuf out = {0};
+    struct shm *shm =
+        shm_create(&(struct shm_params){.max_endpoints = 4, .stats_bytes = stats_region_bytes()});
+    assert_non_null(shm);
+    struct meter_definition counter = {.kind = METER_COUNTER,
+        .name = SLICE_LIT("orders_total"),
+        .help = SLICE_LIT("Orders \\ by\nkind."),
+        .labels = {SLICE_LIT("kind"), SLICE_LIT("by")},
+        .label_count = 2};
+    struct meter_definition gauge = {
+        .kind = METER_GAUGE, .name = SLICE_LIT("depth"), .help = SLICE_LIT("Depth.")};
+    struct meter_definition quiet = {.kind = METER_GAUGE, .name = SLICE_LIT("quiet"), .help = SLICE_LIT("-")};
+    uint32_t orders = meter_define(shm, &counter), depth = meter_define(shm, &gauge);
+    assert_int_not_equal(meter_define(shm, &quiet), METER_NONE);
+    struct slice odd[2] = {SLICE_LIT("a\"b\\c\nd\xff"), SLICE_LIT("")};
+    struct slice even[2] = {SLICE_LIT("z"), SLICE_LIT("me")};
+    meter_add(meter_series(shm, orders, odd, 2, &is_other), 9007199254740991);
+    meter_add(meter_series(shm, orders, even, 2, &is_other), 2.5);
+    meter_set(meter_series(shm, depth, NULL, 0, &is_other), -3);
+    stats_expose(shm, 1, &out);
+    assert_false(out.failed);
+    assert_non_null(
+        strstr(out.at, "# HELP orders_total Orders \\\\ by\\nkind.\n# TYPE orders_total counter\n"
+                       "orders_total{kind=\"z\",by=\"me\"} 2.5\n"
+                       "orders_total{kind=\"a\\\"b\\\\c\\nd\xef\xbf\xbd\",by=\"\"} 9007199254740991\n"
+                       "# HELP depth Depth.\n# TYPE depth gauge\ndepth -3\n"
+                       "# HELP quiet -\n# TYPE quiet gauge\n"));
+    strbuf_fini(&out);
+    shm_destroy(shm);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(metrics_of_scripts_are_shown_with_everything_escaped),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -33,6 +33,7 @@ enum {
     NUDGE_US = 1000000,
     NUDGE_AGAIN_US = 250000,
     NUDGE_QUEUED_US = 50000, /* nobody works for it yet, and others want its place */
+    ENDED_US = 2000000,      /* of a backend's silence, where the client said FIN amid its answer */
     EXPECT_US = 200000,      /* a backend that knows Expect has answered by then */
 };
 
@@ -303,6 +304,7 @@ struct stream {
     uint64_t bytes_in, bytes_out;
     uint64_t body_rate;                     /* limits.body_rate; 0: any */
     uint64_t body_since_us, body_waited_us; /* when the wait for more body began, 0: none; of earlier ones */
+    uint64_t taken; /* of bytes_out, what had left the kernel's queue when it was last looked at */
 
     /* the request */
     struct h1_parser parser;
@@ -556,7 +558,12 @@ MUST_CHECK
 bool stays_init(struct proxy *proxy);
 void stays_fini(struct proxy *proxy);
 
-/* slow.c: the pace of a request body */
+/* slow.c: the pace of a client. What it takes of an answer shows in the kernel's queue long before its socket
+ * is writable again, for which a third of the queue must be free: minutes for a slow client. */
+enum taking { TAKES_NOTHING, TAKES_LITTLE /* below limits.body_rate */, TAKES_ENOUGH };
+void client_blocks(struct stream *stream);
+enum taking client_takes(struct stream *stream, uint64_t waited_us); /* since the last call of either */
+/* The pace of a request body. */
 void body_waits(struct stream *stream);            /* for the client, who alone holds it up */
 void body_moves(struct stream *stream);            /* some came */
 uint64_t body_due_us(const struct stream *stream); /* when it will have been too slow; UINT64_MAX: never */

@@ -1,6 +1,34 @@
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
 #include "core/proxy/proxy_internal.h"
 
 enum { GRACE_US = 30000000 }; /* where client_body_gap is off */
+
+/* Of what we wrote, what is not in the kernel's queue any more. */
+static uint64_t
+taken_bytes(const struct stream *stream)
+{
+    int queued = 0;
+    if (ioctl(stream->conn->fd, SIOCOUTQ, &queued) == -1 || queued < 0) return stream->bytes_out;
+    return stream->bytes_out - (uint64_t)queued;
+}
+
+void
+client_blocks(struct stream *stream)
+{
+    stream->taken = taken_bytes(stream);
+}
+
+enum taking
+client_takes(struct stream *stream, uint64_t waited_us)
+{
+    uint64_t before = stream->taken, due, rate = stream->state == STREAM_TUNNEL ? 0 : stream->body_rate;
+    stream->taken = taken_bytes(stream);
+    if (stream->taken <= before) return TAKES_NOTHING;
+    if (__builtin_mul_overflow(rate, waited_us / 1000000, &due)) return TAKES_ENOUGH;
+    return stream->taken - before >= due ? TAKES_ENOUGH : TAKES_LITTLE;
+}
 
 void
 body_waits(struct stream *stream)

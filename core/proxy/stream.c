@@ -83,6 +83,9 @@ stream_arm(struct stream *stream)
         uint64_t end_us = stream->picked_us + stream->per_try_us;
         if (end_us < due_us) due_us = end_us;
     }
+    if (stream->state == STREAM_REPLY && stream->conn->input == INPUT_ENDED &&
+        relay_is_flushed(&stream->down) && proxy->now_us + ENDED_US < due_us)
+        due_us = proxy->now_us + ENDED_US;
     stream->due_us = due_us;
     if (stream->nudge_us != 0 && stream->nudge_us < due_us) due_us = stream->nudge_us;
     deadline_set(proxy, &stream->conn->deadline, due_us);
@@ -284,7 +287,8 @@ is_whole(struct stream *stream)
 /* Nobody wants its bytes now. A FIN is taken for a half-close (the answer is still wanted, as after `nc -N`),
  * which no system call can tell from a full close; the answer's first byte will, so a client that is still
  * being answered after NUDGE_US is sent a 100 Continue, which HTTP/1.1 lets any client ignore, and RST comes
- * back where nobody listens. */
+ * back where nobody listens. Amid the answer there is nothing to send: a backend that then falls silent for
+ * ENDED_US is not waited for any longer. */
 static void
 poke_client(struct stream *stream)
 {
@@ -305,6 +309,8 @@ poke_client(struct stream *stream)
         if (stream->state == STREAM_WAIT || is_sending) {
             stream->nudge_us = stream->proxy->now_us + (is_queued ? NUDGE_QUEUED_US : NUDGE_US);
             if (stream->parser.head.minor == 0) stream->nudge_us = 0;
+            stream_arm(stream);
+        } else if (stream->state == STREAM_REPLY) {
             stream_arm(stream);
         }
     } else if (n == -1 && errno != EAGAIN && errno != EINTR) {
@@ -376,6 +382,19 @@ nudge(struct stream *stream)
     deadline_set(stream->proxy, &conn->deadline, due_us);
 }
 
+/* The client's socket has not been writable for as long as it may be. */
+static void
+client_timeout(struct stream *stream)
+{
+    uint64_t request_us = stream->state == STREAM_TUNNEL ? 0 : stream->timeouts.request;
+    bool is_late = request_us != 0 && stream->started_us + request_us <= stream->proxy->now_us;
+    switch (is_late ? TAKES_NOTHING : client_takes(stream, wait_us(stream))) {
+    case TAKES_ENOUGH: stream_arm(stream); return;
+    case TAKES_LITTLE: stream_close(stream, REASON_CLIENT_TIMEOUT); return;
+    case TAKES_NOTHING: stream_close(stream, REASON_STREAM_IDLE); return;
+    }
+}
+
 void
 stream_on_timeout(struct stream *stream)
 {
@@ -398,13 +417,20 @@ stream_on_timeout(struct stream *stream)
     case STREAM_REPLY:
         if (waits_for_body(stream) && body_due_us(stream) <= proxy->now_us)
             stream_close(stream, REASON_CLIENT_TIMEOUT); /* its answer began long before its request ended */
-        else if (relay_is_flushed(&stream->down))
-            stream_cut(stream, REASON_STREAM_IDLE); /* the backend fell silent */
+        else if (!relay_is_flushed(&stream->down))
+            client_timeout(stream);
+        else if (stream->conn->input == INPUT_ENDED)
+            stream_client_gone(stream);
         else
-            stream_close(stream, REASON_STREAM_IDLE); /* the client takes nothing */
+            stream_cut(stream, REASON_STREAM_IDLE); /* the backend fell silent */
         return;
     case STREAM_ANSWER:
-    case STREAM_TUNNEL: stream_close(stream, REASON_STREAM_IDLE); return;
+    case STREAM_TUNNEL:
+        if (relay_is_flushed(&stream->down))
+            stream_close(stream, REASON_STREAM_IDLE);
+        else
+            client_timeout(stream);
+        return;
     case STREAM_CLOSED: return;
     }
 }

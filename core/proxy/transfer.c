@@ -216,6 +216,7 @@ stream_pump_down(struct stream *stream, bool may_read)
         switch (relay_flush(down, stream->conn->fd, &stream->bytes_out)) {
         case PUMP_SINK:
             conn_want_write(stream->conn, true);
+            client_blocks(stream);
             stream_arm(stream);
             return;
         case PUMP_SINK_ERROR: stream_client_gone(stream); return;

@@ -94,7 +94,10 @@ tunnel_pump(struct stream *stream, bool client_readable, bool upstream_readable)
     conn_want_write(conn, down == SIDE_BLOCKED);
     if (up == SIDE_IDLE) conn_want_read(conn, true);
     if (up == SIDE_OVER) conn_want_read(conn, false);
-    if (down != SIDE_BLOCKED) upstream_want_read(upstream, down == SIDE_IDLE);
+    if (down != SIDE_BLOCKED)
+        upstream_want_read(upstream, down == SIDE_IDLE);
+    else
+        client_blocks(stream);
     stream_arm(stream);
 }
 

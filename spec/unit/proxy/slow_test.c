@@ -269,6 +269,94 @@ each_connection_closed_has_one_reason(void **state)
     rig_free(rig);
 }
 
+/* A FIN amid an answer may be a half-close: what comes soon is passed on, what never comes is not waited for.
+ */
+static void
+a_client_that_left_amid_its_answer_frees_the_backend(void **state)
+{
+    struct rig *rig = rig_new(WITH(""), 1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client, GET);
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    rig_say(rig, backend, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\none");
+    rig_expect(rig, client, "one");
+    assert_int_equal(shutdown(client->fd, SHUT_WR), 0);
+    for (int i = 0; i < 100; i++)
+        rig_turn(rig);
+    rig_say(rig, backend, "two");
+    rig_expect(rig, client, "onetwo");
+    rig_expect_end(rig, backend);
+    rig_expect_log(rig, "reason=\"client_gone\"");
+    assert_int_equal(fake_failures, 0);
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
+/* With a small window from its SYN on: what is not taken stays with the gateway's kernel. */
+static struct heard *
+narrow_client(struct rig *rig)
+{
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(rig->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int small = 4096, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_not_equal(fd, -1);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+    return rig_hear(fd);
+}
+
+/* The backend says as much as is taken, the client takes `piece` bytes every 10 ms; for how long it may. */
+static uint64_t
+take_slowly(struct rig *rig, size_t piece, uint64_t enough_us)
+{
+    static char bytes[65536];
+    struct heard *client = narrow_client(rig);
+    rig_say(rig, client, GET);
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    rig_say(rig, backend, "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
+    rig_expect(rig, client, "\r\n\r\n");
+    uint64_t began_us = clock_now_us(), next_us = began_us, lived_us;
+    do {
+        (void)!send(backend->fd, bytes, sizeof bytes, MSG_NOSIGNAL);
+        rig_turn(rig);
+        lived_us = clock_now_us() - began_us;
+        if (clock_now_us() < next_us) continue;
+        if (piece > 0) (void)!recv(client->fd, bytes, piece, 0);
+        next_us = clock_now_us() + 10000;
+    } while (rig->proxy->stream_count > 0 && lived_us < enough_us);
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    RIG_WAIT(rig, "the end of its stream", rig->proxy->stream_count == 0);
+    return lived_us;
+}
+
+/* Its socket is writable only once a third of the kernel's queue is free. */
+static void
+a_client_that_takes_little_by_little_is_not_idle(void **state)
+{
+    struct rig *rig = rig_new(WITH("timeouts: { stream_idle: 1s }\n"), 1);
+    (void)state;
+    assert_true(take_slowly(rig, 200, 3000000) >= 3000000);
+    assert_true(take_slowly(rig, 0, 5000000) < 5000000);
+    assert_int_equal(closed(rig, SHM_CLOSE_SLOW), 0);
+    rig_free(rig);
+}
+
+static void
+a_client_that_takes_too_little_is_too_slow(void **state)
+{
+    struct rig *rig = rig_new(WITH("timeouts: { stream_idle: 1s }\nlimits: { body_rate: 1g }\n"), 1);
+    (void)state;
+    assert_true(take_slowly(rig, 200, 5000000) < 5000000);
+    assert_int_equal(closed(rig, SHM_CLOSE_SLOW), 1);
+    rig_free(rig);
+}
+
 int
 main(void)
 {
@@ -283,6 +371,9 @@ main(void)
         cmocka_unit_test(connections_of_one_address_count_over_all_workers),
         cmocka_unit_test(a_route_has_its_own_limit_of_bodies),
         cmocka_unit_test(each_connection_closed_has_one_reason),
+        cmocka_unit_test(a_client_that_left_amid_its_answer_frees_the_backend),
+        cmocka_unit_test(a_client_that_takes_little_by_little_is_not_idle),
+        cmocka_unit_test(a_client_that_takes_too_little_is_too_slow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -160,7 +160,7 @@ lookup_end(struct lookup *lookup)
     lookup->is_done = true;
     lookup->expires_us = lookup->resolver->proxy->now_us + (ttl_us < TTL_MAX_US ? ttl_us : TTL_MAX_US);
     while (!link_is_empty(&lookup->waiting)) {
-        struct fetch *fetch = LINK_OF(lookup->waiting.next, struct fetch, waiting);
+        struct fetch *fetch = LINK_OF(lookup->waiting.prev, struct fetch, waiting);
         link_remove(&fetch->waiting);
         fetch->lookup = NULL;
         if (add_known(fetch, lookup))

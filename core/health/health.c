@@ -162,6 +162,8 @@ reason_write(const struct target *target, const struct probe_outcome *outcome, b
         snprintf(reason + len, 128 - (size_t)len, "the body does not match");
     } else if (outcome->result.ok) {
         snprintf(reason + len, 128 - (size_t)len, "status %d", outcome->result.status);
+    } else if (outcome->result.detail[0] != '\0' && text_is_utf8(slice_of(outcome->result.detail))) {
+        snprintf(reason + len, 128 - (size_t)len, "%s", outcome->result.detail);
     } else {
         snprintf(reason + len, 128 - (size_t)len, "%s", reason_word(outcome->result.failure));
         for (char *c = reason + len; *c != '\0'; c++)
@@ -189,8 +191,10 @@ target_judge(struct target *target, const struct slot *cold, const struct probe_
     char reason[128] = "";
     bool is_judged = true;
     if (target->duty == DUTY_POLICY && service != NULL) {
+        struct script_probe_result result = outcome->result;
+        result.dialog = target->plan.dialog;
         is_judged = script_policy_judge(health->script, (uint32_t)(service - health->config->services),
-            target->slot, &outcome->result, &history, &judgement, reason);
+            target->slot, &result, &history, &judgement, reason);
     }
     target->rise = passed ? target->rise + 1 : 0;
     target->fall = passed ? 0 : target->fall + 1;
@@ -213,6 +217,24 @@ target_judge(struct target *target, const struct slot *cold, const struct probe_
         target_state(target, SLOT_UNHEALTHY, reason);
 }
 
+/* For a script that talks to the endpoint. */
+static bool
+on_converse(void *context, const struct slice *got, const char *why, struct script_dialog_turn *turn)
+{
+    const struct target *target = context;
+    const struct config_service *service = health_service(target->health, target->service);
+    return service != NULL &&
+           script_policy_dialog(target->health->script,
+               (uint32_t)(service - target->health->config->services), target->plan.dialog, got, why, turn);
+}
+
+static void
+dialog_end(struct target *target)
+{
+    if (target->plan.dialog != 0) script_policy_dialog_end(target->health->script, target->plan.dialog);
+    target->plan.dialog = 0;
+}
+
 static void
 on_probe_done(void *context, const struct probe_outcome *outcome)
 {
@@ -224,6 +246,9 @@ on_probe_done(void *context, const struct probe_outcome *outcome)
     health->active--;
     if (outcome->is_inconclusive) {
         target_schedule(target, RETRY_US);
+    } else if (outcome->script_failed) {
+        health->policy_errors++;
+        target_schedule_next(target, false);
     } else {
         if (!passed) {
             atomic_fetch_add_explicit(&shm_totals(health->shm)->probe_failures, 1, memory_order_relaxed);
@@ -241,6 +266,7 @@ on_probe_done(void *context, const struct probe_outcome *outcome)
         if (is_there && target->duty != DUTY_NONE) target_judge(target, &cold, outcome, passed);
         target_schedule_next(target, is_first);
     }
+    dialog_end(target);
     queue_pump(health);
 }
 
@@ -331,13 +357,17 @@ target_run(struct target *target)
         .method = target->plan.method != NULL ? target->plan.method : "GET",
         .path = request.path,
         .host = request.host,
-        .body_contains = target->plan.body_contains};
+        .body_contains = target->plan.body_contains,
+        .service = target->plan.service,
+        .converse = on_converse};
     errno = EINVAL;
-    if (spec.kind != PROBE_HTTP || request_text(&target->plan, &text, port, &request)) {
+    bool has_text = spec.kind == PROBE_HTTP || spec.kind == PROBE_GRPC;
+    if (!has_text || request_text(&target->plan, &text, port, &request)) {
         target->probe = probe_start(health->base, &spec, on_probe_done, target);
     }
     if (target->probe == NULL) {
         if (errno == EINVAL) health->policy_errors++;
+        dialog_end(target);
         target_schedule(target, RETRY_US);
         return;
     }
@@ -348,14 +378,21 @@ target_run(struct target *target)
 /* ---- targets */
 
 static void
+probe_drop(struct target *target)
+{
+    if (target->probe == NULL) return;
+    probe_cancel(target->probe);
+    target->probe = NULL;
+    target->health->active--;
+    dialog_end(target);
+}
+
+static void
 target_free(struct target *target)
 {
     struct health *health = target->health;
     queue_leave(target);
-    if (target->probe != NULL) {
-        probe_cancel(target->probe);
-        health->active--;
-    }
+    probe_drop(target);
     if (target->timer != NULL) event_free(target->timer);
     health->targets[target->slot] = NULL;
     free(target);
@@ -525,10 +562,23 @@ targets_reschedule(struct health *health)
     }
 }
 
+/* A dialog goes on in the state that began it, and that is about to go. */
+static void
+dialogs_drop(struct health *health)
+{
+    for (uint32_t i = 0; i < health->cap; i++) {
+        struct target *target = health->targets[i];
+        if (target == NULL || target->probe == NULL || target->plan.kind != PROBE_SOCKET) continue;
+        probe_drop(target);
+        target_schedule(target, 0);
+    }
+}
+
 void
 health_use(struct health *health, const struct config *config, struct script *script)
 {
     struct service_counts *counts = calloc(config->service_count + 1, sizeof *counts);
+    dialogs_drop(health);
     if (counts == NULL) {
         log_errorx("health keeps no generation: out of memory");
         health->config = NULL; /* the old one is about to go */

@@ -24,6 +24,10 @@ struct probe_spec { /* borrowed until probe_start returns */
     /* PROBE_HTTP: checked by probe_start */
     const char *method, *path, *host;
     const char *body_contains; /* NULL: the body is not read */
+    const char *service;       /* PROBE_GRPC, with `host` its authority */
+    /* PROBE_SOCKET: script_policy_dialog with its arguments; `context` is probe_start's */
+    bool (*converse)(
+        void *context, const struct slice *got, const char *why, struct script_dialog_turn *turn);
 };
 
 struct probe_outcome {
@@ -31,12 +35,13 @@ struct probe_outcome {
     bool has_load;                     /* http: it reported its load, load_milli */
     uint32_t load_milli;
     bool body_matched;    /* body_contains stood in it, or was not asked for */
+    bool script_failed;   /* socket: its script did, which says nothing either */
     bool is_inconclusive; /* this machine failed (no descriptors, no ports, no memory), not the endpoint */
 };
 
-/* Connects, and for http sends one request and reads its response head. `on_done` comes once, never before
- * this returns, and the probe is gone then. NULL: errno; EINVAL where method, path or host could break out of
- * a request head. */
+/* Connects, and for http sends one request and reads its response head; for grpc makes one Check; for a
+ * socket does what the script asks for. `on_done` comes once, never before this returns, and the probe is
+ * gone then. NULL: errno; EINVAL where method, path or host could break out of a request head. */
 MUST_CHECK
 struct probe *probe_start(struct event_base *base, const struct probe_spec *spec,
     void (*on_done)(void *context, const struct probe_outcome *outcome), void *context);

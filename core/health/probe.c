@@ -5,49 +5,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "core/base/arena.h"
 #include "core/base/clock.h"
-#include "core/base/strbuf.h"
-#include "core/health/health_internal.h"
-#include "core/http/h1.h"
+#include "core/health/probe_internal.h"
 #include "core/http/load.h"
-
-enum {
-    PROBE_HEAD_BYTES = 16384,
-    PROBE_READS_MAX = 64 /* of one wake-up: a flood yields to the other probes */
-};
-
-enum probe_state {
-    PROBE_CONNECTING, /* awaits that the socket can be written */
-    PROBE_SENDING,    /* the same, with part of the request left */
-    PROBE_READING_HEAD,
-    PROBE_READING_BODY,
-    PROBE_ENDED, /* awaits the next loop turn, to report what failed at once */
-};
-
-struct probe {
-    enum probe_state state;
-    struct event_base *base;
-    int fd;
-    struct event *ready; /* of the socket, for what the state awaits */
-    struct event *timer;
-    uint64_t begun_us;
-    enum probe_kind kind;
-    struct strbuf request;
-    size_t sent;
-    bool is_head; /* the method */
-    char *body_contains;
-    struct arena arena;
-    struct h1_parser parser;
-    struct h1_chunked chunked;
-    char *in; /* PROBE_HEAD_BYTES, comes with the first byte */
-    size_t in_len;
-    char body[PROBE_BODY_BYTES];
-    size_t body_len;
-    struct probe_outcome outcome;
-    void (*on_done)(void *context, const struct probe_outcome *outcome);
-    void *context;
-};
 
 static void on_probe_ready(evutil_socket_t fd, short what, void *context);
 
@@ -57,6 +17,7 @@ probe_free(struct probe *probe)
     if (probe->ready != NULL) event_free(probe->ready);
     if (probe->timer != NULL) event_free(probe->timer);
     if (probe->fd != -1) close(probe->fd);
+    talk_fini(probe);
     strbuf_fini(&probe->request);
     arena_fini(&probe->arena);
     free(probe->body_contains);
@@ -78,7 +39,7 @@ probe_report(struct probe *probe)
     probe_free(probe);
 }
 
-static void
+void
 probe_fail(struct probe *probe, enum reason failure)
 {
     probe->outcome.result.ok = false;
@@ -86,11 +47,18 @@ probe_fail(struct probe *probe, enum reason failure)
     probe_report(probe);
 }
 
-static void
+void
 probe_pass(struct probe *probe)
 {
     probe->outcome.result.ok = true;
     probe_report(probe);
+}
+
+void
+probe_fail_here(struct probe *probe)
+{
+    probe->outcome.is_inconclusive = true;
+    probe_fail(probe, REASON_NONE);
 }
 
 /* What is wrong with this machine says nothing of the endpoint. */
@@ -108,7 +76,7 @@ outcome_of_errno(struct probe_outcome *outcome, int error)
     outcome->result.failure = error == ETIMEDOUT ? REASON_CONNECT_TIMEOUT : REASON_CONNECT_REFUSED;
 }
 
-static bool
+bool
 probe_await(struct probe *probe, short what)
 {
     if (probe->ready != NULL) event_free(probe->ready);
@@ -128,10 +96,7 @@ probe_send(struct probe *probe)
         probe->sent += (size_t)n;
     }
     probe->state = PROBE_READING_HEAD;
-    if (!probe_await(probe, EV_READ)) {
-        probe->outcome.is_inconclusive = true;
-        probe_fail(probe, REASON_NONE);
-    }
+    if (!probe_await(probe, EV_READ)) probe_fail_here(probe);
 }
 
 /* Takes in body bytes as far as they matter. True: no more are needed. */
@@ -221,8 +186,7 @@ static void
 probe_read(struct probe *probe)
 {
     if (probe->in == NULL && (probe->in = malloc(PROBE_HEAD_BYTES)) == NULL) {
-        probe->outcome.is_inconclusive = true;
-        probe_fail(probe, REASON_NONE);
+        probe_fail_here(probe);
         return;
     }
     for (unsigned reads = 0; reads < PROBE_READS_MAX; reads++) {
@@ -261,6 +225,9 @@ probe_connected(struct probe *probe)
         probe_fail(probe, probe->outcome.result.failure);
     } else if (probe->kind == PROBE_TCP) {
         probe_pass(probe);
+    } else if (probe->kind != PROBE_HTTP) {
+        probe->state = PROBE_TALKING;
+        talk_begin(probe);
     } else {
         probe->state = PROBE_SENDING;
         probe_send(probe);
@@ -278,6 +245,7 @@ on_probe_ready(evutil_socket_t fd, short what, void *context)
     case PROBE_SENDING: probe_send(probe); return;
     case PROBE_READING_HEAD:
     case PROBE_READING_BODY: probe_read(probe); return;
+    case PROBE_TALKING: talk_ready(probe); return;
     case PROBE_ENDED: return;
     }
 }
@@ -292,13 +260,13 @@ on_probe_timer(evutil_socket_t fd, short what, void *context)
     case PROBE_CONNECTING: probe_fail(probe, REASON_CONNECT_TIMEOUT); return;
     case PROBE_SENDING:
     case PROBE_READING_HEAD:
-    case PROBE_READING_BODY: probe_fail(probe, REASON_RESPONSE_TIMEOUT); return;
+    case PROBE_READING_BODY:
+    case PROBE_TALKING: probe_fail(probe, REASON_RESPONSE_TIMEOUT); return;
     case PROBE_ENDED: probe_fail(probe, probe->outcome.result.failure); return;
     }
 }
 
-/* A policy's text, headed for a request line or a field: nothing that could end it. */
-static bool
+bool
 text_is_visible(const char *text)
 {
     for (; *text != '\0'; text++) {
@@ -369,7 +337,10 @@ probe_start(struct event_base *base, const struct probe_spec *spec,
     probe->context = context;
     arena_init(&probe->arena, 0);
     probe->timer = evtimer_new(base, on_probe_timer, probe);
-    if (probe->timer == NULL || (spec->kind == PROBE_HTTP && !request_write(probe, spec))) goto fail;
+    errno = ENOMEM;
+    if (probe->timer == NULL || (spec->kind == PROBE_HTTP && !request_write(probe, spec)) ||
+        !talk_prepare(probe, spec))
+        goto fail;
     probe_connect(probe, spec);
     uint64_t us = probe->state == PROBE_ENDED ? 0 : spec->timeout_us;
     struct timeval after = {(time_t)(us / 1000000), (suseconds_t)(us % 1000000)};

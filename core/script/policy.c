@@ -35,6 +35,12 @@ push_policy_call(struct script *script, int function, const struct plugin *plugi
     return lua_pcall(L, 1, 1, 0) == 0;
 }
 
+static const char *const probe_kinds[] = {[PROBE_NONE] = "none",
+    [PROBE_TCP] = "tcp",
+    [PROBE_HTTP] = "http",
+    [PROBE_GRPC] = "grpc",
+    [PROBE_SOCKET] = "socket"};
+
 static const char *
 probe_text(struct script *script, int index)
 {
@@ -44,29 +50,29 @@ probe_text(struct script *script, int index)
     return arena_strdup(&script->probe_text, (struct slice){text, len});
 }
 
-/* The runtime answered kind, method, path, host, port, timeout in seconds, body, count, then pairs of
- * statuses. */
+/* The runtime answered kind, method, path, host, port, timeout in seconds, body, service, count, then pairs
+ * of statuses. */
 static void
 read_probe(struct script *script, int at, struct script_probe *probe)
 {
     lua_State *L = script->L;
-    const char *kind = lua_tostring(L, at);
+    const char *kind = lua_type(L, at) == LUA_TSTRING ? lua_tostring(L, at) : "none";
     arena_reset(&script->probe_text);
     memset(probe, 0, sizeof *probe);
-    probe->kind = kind == NULL                ? PROBE_NONE
-                  : strcmp(kind, "http") == 0 ? PROBE_HTTP
-                  : strcmp(kind, "tcp") == 0  ? PROBE_TCP
-                                              : PROBE_NONE;
+    for (int i = PROBE_NONE; i <= PROBE_SOCKET; i++) {
+        if (strcmp(kind, probe_kinds[i]) == 0) probe->kind = (enum probe_kind)i;
+    }
     probe->method = probe_text(script, at + 1);
     probe->path = probe_text(script, at + 2);
     probe->host_header = probe_text(script, at + 3);
     probe->port = (uint16_t)lua_tointeger(L, at + 4);
     probe->timeout_us = (uint64_t)(lua_tonumber(L, at + 5) * 1e6);
     probe->body_contains = probe_text(script, at + 6);
-    int rows = (int)lua_tointeger(L, at + 7);
+    probe->service = probe_text(script, at + 7);
+    int rows = (int)lua_tointeger(L, at + 8);
     for (int i = 0; i < rows && i < PROBE_STATUSES; i++) {
-        probe->statuses[i].from = (int)lua_tointeger(L, at + 8 + 2 * i);
-        probe->statuses[i].to = (int)lua_tointeger(L, at + 9 + 2 * i);
+        probe->statuses[i].from = (int)lua_tointeger(L, at + 9 + 2 * i);
+        probe->statuses[i].to = (int)lua_tointeger(L, at + 10 + 2 * i);
         probe->status_count++;
     }
 }
@@ -78,9 +84,14 @@ script_policy_probe(struct script *script, uint32_t service, uint32_t slot, stru
     struct service *row = policy_ready(script, service, slot, &member);
     if (row == NULL) return false;
     int top = lua_gettop(script->L);
-    bool ok = push_policy_call(script, script->probe_ref, &row->policy, member) &&
-              script_call(script, &row->policy, 2, 8 + 2 * PROBE_STATUSES, SCRIPT_CHANGE_BUDGET_US, "probe");
+    if (++script->dialogs == 0) script->dialogs = 1;
+    bool ok = push_policy_call(script, script->probe_ref, &row->policy, member);
+    if (ok) {
+        lua_pushnumber(script->L, script->dialogs);
+        ok = script_call(script, &row->policy, 3, 9 + 2 * PROBE_STATUSES, SCRIPT_CHANGE_BUDGET_US, "probe");
+    }
     if (ok) read_probe(script, top + 1, probe);
+    if (ok && probe->kind == PROBE_SOCKET) probe->dialog = script->dialogs;
     lua_settop(script->L, top);
     return ok;
 }
@@ -108,7 +119,9 @@ script_policy_judge(struct script *script, uint32_t service, uint32_t slot,
         lua_pushinteger(L, (lua_Integer)history->fall);
         lua_pushstring(L, slot_state_word((enum slot_state)history->state));
         lua_pushnumber(L, (double)history->since_us / 1e6);
-        ok = script_call(script, &row->policy, 11, 2, SCRIPT_CHANGE_BUDGET_US, "judge");
+        lua_pushstring(L, result->detail);
+        lua_pushnumber(L, result->dialog);
+        ok = script_call(script, &row->policy, 13, 2, SCRIPT_CHANGE_BUDGET_US, "judge");
     }
     if (ok) {
         *judgement = (enum script_judgement)lua_tointeger(L, top + 1);
@@ -116,6 +129,87 @@ script_policy_judge(struct script *script, uint32_t service, uint32_t slot,
     }
     lua_settop(L, top);
     return ok;
+}
+
+/* The runtime answered what it wants, and then text; or kind and bytes; or whether it is well and why not. */
+static bool
+read_turn(lua_State *L, int at, struct script_dialog_turn *turn)
+{
+    size_t len = 0;
+    const char *text;
+    if (lua_type(L, at) != LUA_TNUMBER) return false;
+    turn->want = (enum dialog_want)lua_tointeger(L, at);
+    switch (turn->want) {
+    case DIALOG_SEND:
+        text = lua_type(L, at + 1) == LUA_TSTRING ? lua_tolstring(L, at + 1, &len) : "";
+        turn->text = (struct slice){text, len};
+        return true;
+    case DIALOG_RECEIVE:
+        turn->receive = (enum dialog_receive)lua_tointeger(L, at + 1);
+        turn->bytes = (size_t)lua_tointeger(L, at + 2);
+        return turn->bytes >= 1 && turn->bytes <= DIALOG_BYTES_MAX;
+    case DIALOG_DONE:
+        turn->ok = lua_toboolean(L, at + 1) != 0;
+        if (lua_type(L, at + 2) == LUA_TSTRING)
+            snprintf(turn->detail, sizeof turn->detail, "%s", lua_tostring(L, at + 2));
+        return true;
+    }
+    return false;
+}
+
+/* Protected: a string of what came, nil for nothing. */
+static int
+string_of(lua_State *L)
+{
+    const struct slice *got = lua_touserdata(L, 1);
+    if (got == NULL)
+        lua_pushnil(L);
+    else
+        lua_pushlstring(L, got->at, got->len);
+    return 1;
+}
+
+bool
+script_policy_dialog(struct script *script, uint32_t service, uint32_t dialog, const struct slice *got,
+    const char *why, struct script_dialog_turn *turn)
+{
+    struct service *row = service < script->service_count ? &script->services[service] : NULL;
+    *turn = (struct script_dialog_turn){.want = DIALOG_DONE};
+    if (row == NULL || !row->policy_probes || plugin_is_quarantined(script, &row->policy)) return false;
+    lua_State *L = script->L;
+    int top = lua_gettop(L);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, script->dialog_ref);
+    lua_pushnumber(L, dialog);
+    lua_pushcfunction(L, string_of);
+    lua_pushlightuserdata(L, (void *)got);
+    bool ok = lua_pcall(L, 1, 1, 0) == 0;
+    if (ok) {
+        lua_pushstring(L, why);
+        ok = script_call(script, &row->policy, 3, 3, SCRIPT_CHANGE_BUDGET_US, "probe") &&
+             read_turn(L, top + 1, turn);
+    }
+    /* A text outlives its place on the stack: the function that sends it still holds it. */
+    lua_settop(L, top);
+    return ok;
+}
+
+/* Protected. */
+static int
+end_dialog(lua_State *L)
+{
+    struct script *script = lua_touserdata(L, 1);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, script->dialog_end_ref);
+    lua_pushnumber(L, script->dialog_over);
+    lua_call(L, 1, 0);
+    return 0;
+}
+
+void
+script_policy_dialog_end(struct script *script, uint32_t dialog)
+{
+    if (dialog == 0) return;
+    script->dialog_over = dialog;
+    if (lua_cpcall(script->L, end_dialog, script) != 0) lua_pop(script->L, 1);
 }
 
 bool

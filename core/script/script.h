@@ -93,7 +93,7 @@ const char *script_strategy_name(const struct script *script, uint32_t service);
 
 /* ---- health policies (control)
  * ------------------------------------------------------------------------------------- */
-enum probe_kind { PROBE_NONE, PROBE_TCP, PROBE_HTTP };
+enum probe_kind { PROBE_NONE, PROBE_TCP, PROBE_HTTP, PROBE_GRPC, PROBE_SOCKET };
 enum { PROBE_STATUSES = 8 };
 
 struct script_probe { /* what probe() answered; text lives until the next call into the script */
@@ -106,15 +106,21 @@ struct script_probe { /* what probe() answered; text lives until the next call i
     } statuses[PROBE_STATUSES]; /* expected; judge() decides, this is what the policy declared */
     unsigned status_count;
     const char *body_contains; /* NULL: not asked */
+    const char *service;       /* PROBE_GRPC; NULL for the server as a whole */
+    uint32_t dialog; /* PROBE_SOCKET: for script_policy_dialog, until script_policy_dialog_end; 0: none */
 };
 
 struct script_probe_result {
-    bool ok; /* connected (tcp), a whole response head came (http) */
-    int status;
+    bool ok;    /* connected (tcp), a whole response head came (http), it serves (grpc), the script said so
+                   (socket) */
+    int status; /* of HTTP, or grpc-status */
     uint32_t latency_us;
     enum reason
         failure; /* CONNECT_REFUSED, CONNECT_TIMEOUT, RESPONSE_TIMEOUT, BAD_RESPONSE, RESET_BEFORE_HEADERS */
     struct slice body; /* first 4 KiB */
+    char detail[128];  /* for people, beside `failure`: "NOT_SERVING", what the script said; "" where there is
+                          none */
+    uint32_t dialog;   /* whose value judge() sees; 0: none */
 };
 
 struct script_history {  /* of one endpoint, kept by control */
@@ -125,9 +131,29 @@ struct script_history {  /* of one endpoint, kept by control */
 
 enum script_judgement { JUDGE_UNCHANGED, JUDGE_HEALTHY, JUDGE_UNHEALTHY };
 
+/* What a script that talks to its endpoint asks for next. */
+enum dialog_want { DIALOG_SEND, DIALOG_RECEIVE, DIALOG_DONE };
+enum dialog_receive { RECEIVE_SOME, RECEIVE_LINE, RECEIVE_BYTES };
+enum { DIALOG_BYTES_MAX = 65536 }; /* of one receive or send */
+struct script_dialog_turn {
+    enum dialog_want want;
+    struct slice text; /* SEND: borrowed until the next call into the script */
+    enum dialog_receive receive;
+    size_t bytes; /* RECEIVE_BYTES: exactly so many; else at most */
+    bool ok;      /* DONE */
+    char detail[128];
+};
+
 /* False: the policy failed (logged, counted); the caller then leaves the endpoint as it is. */
 MUST_CHECK
 bool script_policy_probe(struct script *script, uint32_t service, uint32_t slot, struct script_probe *probe);
+/* Goes on with a dialog that probe() began: after a send or at its start `got` is NULL, after a receive what
+ * came, with `why` where it is less ("closed"). False as above, or the dialog is no more: its state was built
+ * anew. */
+MUST_CHECK
+bool script_policy_dialog(struct script *script, uint32_t service, uint32_t dialog, const struct slice *got,
+    const char *why, struct script_dialog_turn *turn);
+void script_policy_dialog_end(struct script *script, uint32_t dialog);
 MUST_CHECK
 bool script_policy_judge(struct script *script, uint32_t service, uint32_t slot,
     const struct script_probe_result *result, const struct script_history *history,

@@ -102,7 +102,9 @@ struct script {
     struct plugin *running;
     struct slot_text text; /* the last that fg_backend_text read */
     int views_ref, texts_ref, by_id_ref, ctx_ref, new_view_ref, load_strategy_ref, load_policy_ref,
-        export_ref, probe_ref, judge_ref, fleet_ref, observe_ref;
+        export_ref, probe_ref, judge_ref, fleet_ref, observe_ref, dialog_ref, dialog_end_ref;
+    uint32_t dialogs; /* ever begun: a state that is built anew knows no old number */
+    uint32_t dialog_over;
     const void *queue_mark;
     struct fg_request *requests[SCRIPT_VIEWS];
     int request_refs[SCRIPT_VIEWS];

@@ -228,6 +228,8 @@ load_runtime(lua_State *L)
     script->judge_ref = ref_field(L, table, "judge");
     script->fleet_ref = ref_field(L, table, "fleet");
     script->observe_ref = ref_field(L, table, "observe");
+    script->dialog_ref = ref_field(L, table, "dialog");
+    script->dialog_end_ref = ref_field(L, table, "dialog_end");
     take_views(L, script, table);
     return 0;
 }

@@ -1,10 +1,12 @@
 -- fluxgate/policy.lua: checks what a health policy's probe(), judge() and observe() answer before C reads it.
 -- Rare calls, so tables.
+local dialog = require "fluxgate.dialog"
 local new_fleet = require "fluxgate.fleet"
 local policy = {}
 
 local JUDGEMENTS = { healthy = 1, unhealthy = 2, unchanged = 0 } -- enum script_judgement
 local ACTIONS = { eject = 1, restore = 2 } -- enum script_action
+local KINDS = { http = true, tcp = true, grpc = true, socket = true }
 local STATUSES = 8
 local WINDOW, WINDOW_MIN, WINDOW_MAX = 10, 0.05, 3600
 local EJECT_MAX = 86400
@@ -34,29 +36,40 @@ function policy.ranges(list)
     return flat
 end
 
--- kind, method, path, host, port, timeout in seconds, body, count and pairs of statuses: as
--- core/script/policy.c reads.
-function policy.probe(instance, backend)
+-- kind, method, path, host, port, timeout in seconds, body, service, count and pairs of statuses: as
+-- core/script/policy.c reads. A function to be run over the probe's socket waits as dialog number `id`.
+function policy.probe(instance, backend, id)
     local answer = instance:probe(backend)
     if answer == nil then return "none" end
+    if type(answer) == "function" then answer = { kind = "socket", run = answer } end
     if type(answer) ~= "table" then
-        error("probe() must answer a table or nil, it answered a " .. type(answer), 0)
+        error("probe() must answer a table, a function or nil, it answered a " .. type(answer), 0)
     end
-    if answer.kind ~= "http" and answer.kind ~= "tcp" then
-        error("probe() answered kind " .. tostring(answer.kind) .. "; it may be \"http\" or \"tcp\"", 0)
+    local kind = answer.kind
+    if not KINDS[kind] then
+        error("probe() answered kind " .. tostring(kind) .. "; it may be http, tcp, grpc or socket", 0)
     end
     local timeout, port = tonumber(answer.timeout) or 2, tonumber(answer.port) or 0
     if not (timeout > 0 and timeout <= 3600) then error("probe() answered a timeout that is no time", 0) end
     if not (port >= 0 and port <= 65535) then error("probe() answered a port that is none", 0) end
     local flat, wrong = policy.ranges(answer.status or {})
     if not flat then error("probe(): " .. wrong, 0) end
-    return answer.kind, text(answer, "method", "^%u+$") or "GET", text(answer, "path", "^/[^ ]*$") or "/",
-        text(answer, "host", "^[^ ]+$"), port, timeout, text(answer, "body"), #flat / 2, unpack(flat)
+    local method, path = text(answer, "method", "^%u+$") or "GET", text(answer, "path", "^/[^ ]*$") or "/"
+    local host, body, service = text(answer, "host", "^[^ ]+$"), text(answer, "body"), text(answer, "service")
+    if kind == "socket" then
+        if type(answer.run) ~= "function" then error("probe() answered a socket without function run", 0) end
+        dialog.open(id, answer.run)
+    end
+    return kind, method, path, host, port, timeout, body, service, #flat / 2, unpack(flat)
 end
 
-function policy.judge(instance, backend, ok, status, latency, failure, body, rise, fall, state, since)
+policy.dialog, policy.dialog_end = dialog.step, dialog.close
+
+function policy.judge(instance, backend, ok, status, latency, failure, body, rise, fall, state, since, detail,
+    id)
     local result = {
         ok = ok, status = status, latency = latency, body = body, failure = failure ~= "-" and failure or nil,
+        detail = detail ~= "" and detail or nil, value = id ~= 0 and dialog.value(id) or nil,
     }
     local history = { rise = rise, fall = fall, state = state, since = since }
     local answer, reason = instance:judge(backend, result, history)

@@ -76,6 +76,7 @@ local runtime = {
     views = views.backends, texts = views.texts, contexts = views.contexts, by_id = views.by_id,
     requests = views.requests, result = views.result, new_view = views.new_view, QUEUE = host.QUEUE,
     probe = policies.probe, judge = policies.judge, fleet = policies.fleet, observe = policies.observe,
+    dialog = policies.dialog, dialog_end = policies.dialog_end,
 }
 
 function runtime.load_strategy(index, service_name, _, file, shown, json, options_path, previous)

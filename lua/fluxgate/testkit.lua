@@ -6,6 +6,7 @@
 --     local strategy, fleet = kit.strategy("round_robin"), kit.backends { { weight = 3 }, {} }
 --     local backend = strategy:pick(kit.request { path = "/x" }, fleet)
 local chain = require "fluxgate.chain"
+local dialog = require "fluxgate.dialog"
 local fakes = require "fluxgate.fakes"
 local options = require "fluxgate.options"
 local plugin = require "fluxgate.plugin"
@@ -208,37 +209,83 @@ end
 
 -- What probe() answers, after the gateway's own checks.
 function kit.probe(policy, backend)
-    local kind, method, path, hostname, port, timeout, body = policies.probe(policy, backend)
+    local kind, method, path, hostname, port, timeout, body, service = policies.probe(policy, backend, 1)
     return {
         kind = kind, method = method, path = path, host = hostname, port = port, timeout = timeout,
-        body = body,
+        body = body, service = service,
     }
 end
 
 -- Whether the gateway counts a result as good: an answer with a status that probe() declared, and its text.
 local function passes(probe, result)
-    local body, count = probe[7], probe[8] or 0
-    if result.ok == false or (body and not (result.body or ""):find(body, 1, true)) then return false end
+    local body, count = probe[7], probe[9] or 0
+    if result.ok == false or probe[1] ~= "http" then return result.ok ~= false end
+    if (body and not (result.body or ""):find(body, 1, true)) then return false end
     local status = result.status or 200
-    for i = 9, 7 + 2 * count, 2 do
+    for i = 10, 8 + 2 * count, 2 do
         if status >= probe[i] and status <= probe[i + 1] then return true end
     end
     return count == 0
 end
 
--- Feeds probe results ({ ok, status, latency, failure, body }) to judge() one after the other, counting as
--- the gateway counts. Returns the endpoint's state after each.
+-- Feeds probe results ({ ok, status, latency, failure, body, detail, value }) to judge() one after the other,
+-- counting as the gateway counts. Returns the endpoint's state after each.
 function kit.judge(policy, backend, results, first_state)
     local current, rise, fall, states = first_state or "unproven", 0, 0, {}
     for i, result in ipairs(results) do
+        local good = passes({ policies.probe(policy, backend, 1) }, result)
+        dialog.keep(1, result.value)
         local verdict = policies.judge(policy, backend, result.ok ~= false, result.status or 200,
-            result.latency or 0.001, result.failure or "-", result.body or "", rise, fall, current, state.now)
-        local good = passes({ policies.probe(policy, backend) }, result)
+            result.latency or 0.001, result.failure or "-", result.body or "", rise, fall, current, state.now,
+            result.detail or "", 1)
         if good then rise, fall = rise + 1, 0 else rise, fall = 0, fall + 1 end
         current = verdict == 1 and "healthy" or verdict == 2 and "unhealthy" or current
         states[i] = current
     end
     return states
+end
+
+local SEND, RECEIVE, DONE = 0, 1, 2 -- enum dialog_want
+local LINE, BYTES = 1, 2 -- enum dialog_receive
+
+-- Runs the function that probe() answers against `server`: a function of each text that is sent (of nil
+-- first, for a greeting), which returns what comes back, nil for nothing, false to close. Returns the result
+-- as judge() gets it, with `sent`, a list of the texts.
+function kit.talk(policy, backend, server)
+    local sent, pending, is_closed = {}, "", false
+    local function serve(text)
+        local answer = server(text)
+        if answer == false then is_closed = true else pending = pending .. (answer or "") end
+    end
+    local function take(kind, bytes)
+        local stop
+        if kind == BYTES then stop = #pending >= bytes and bytes or nil
+        elseif kind == LINE then stop = pending:find("\n", 1, true)
+        else stop = #pending > 0 and math.min(#pending, bytes) or nil end
+        if not stop and not is_closed then return nil, nil, true end
+        local got, why = pending:sub(1, stop or #pending), not stop and "closed" or nil
+        pending = pending:sub(#got + 1)
+        return kind == LINE and stop and got:gsub("\r?\n$", "") or got, why
+    end
+    local kind = policies.probe(policy, backend, 1)
+    if kind ~= "socket" then error("kit.talk: probe() answered kind " .. kind .. ", not a function", 2) end
+    serve(nil)
+    local want, a, b = dialog.step(1)
+    while want ~= DONE do
+        local got, why, is_silent
+        if want == SEND then
+            if is_closed then why = "closed" else sent[#sent + 1] = a; serve(a) end
+        elseif want == RECEIVE then
+            got, why, is_silent = take(a, b)
+            if is_silent then
+                return { ok = false, failure = "response_timeout", status = 0, body = "", sent = sent }
+            end
+        end
+        want, a, b = dialog.step(1, got, why)
+    end
+    local result = { ok = a, detail = b, value = dialog.value(1), status = 0, body = "", sent = sent }
+    if not a then result.failure = "bad_response" end
+    return result
 end
 
 local ACTIONS = { "eject", "restore" }

@@ -124,8 +124,31 @@ function Strategy:on_result(request, backend, result) end
 ---@return table
 function Strategy:export() end
 
+---The connection of a probe, for the function that probe() answered and while that runs. Each call waits; the
+---probe's timeout ends all of it.
+---@class Socket
+local Socket = {}
+
+---@param text string at most 64 KiB
+---@return true? ok nil where the endpoint has closed
+---@return string? why "closed"
+function Socket:send(text) end
+
+---What comes: a number of bytes, no more and no less; "line" up to a line's end, without it; nothing given:
+---whatever comes first. At most 64 KiB.
+---@param what? integer|"line"
+---@return string? got
+---@return string? why "closed"
+---@return string? rest what had come before that
+function Socket:receive(what) end
+
+---Nothing more is sent or received.
+function Socket:close() end
+
 ---@class Probe
----@field kind "http"|"tcp"
+---@field kind "http"|"tcp"|"grpc"|"socket"
+---@field run? fun(socket: Socket): any, string? of socket: returns result.value, or nil and why not
+---@field service? string of grpc: its full name; the server as a whole without
 ---@field method? string default "GET"
 ---@field path? string default "/"
 ---@field host? string the Host header; the endpoint's address without
@@ -135,11 +158,13 @@ function Strategy:export() end
 ---@field body? string text that the first 4 KiB should hold
 
 ---@class ProbeResult
----@field ok boolean connected (tcp), a whole response head came (http)
----@field status integer 0 where there was none
+---@field ok boolean connected (tcp), a response head came (http), SERVING (grpc), run() said so (socket)
+---@field status integer of HTTP, or grpc-status; 0 where there was none
 ---@field latency number seconds
 ---@field failure string? a word such as "connect_timeout"
 ---@field body string its first 4 KiB
+---@field detail? string more than `failure` says: "NOT_SERVING", or why run() says no
+---@field value any what run() returned
 
 ---@class History
 ---@field rise integer good results in a row, this one not yet counted
@@ -194,9 +219,9 @@ local Policy = {}
 ---@return Policy
 function Policy.new(options, service) end
 
----What to send, nil for nothing this time.
+---What to send, nil for nothing this time; a function is short for { kind = "socket", run = … }.
 ---@param backend Backend
----@return Probe?
+---@return Probe|fun(socket: Socket)|nil
 function Policy:probe(backend) end
 
 ---The verdict, nil where it stays as it is, and a reason for people.

@@ -173,6 +173,14 @@ function kit.metrics() end
 ---@param sign fun(data: string): string the right signature
 function kit.key(text_or_kid, algorithm, sign) end
 
+---Runs the function that probe() answers against `server`: a function of each text that is sent (of nil
+---first, for a greeting), which returns what comes back, nil for nothing, false to close.
+---@param policy Policy
+---@param backend Backend
+---@param server fun(text: string?): string|false|nil
+---@return ProbeResult result as judge() gets it, and in `sent` a list of what was sent
+function kit.talk(policy, backend, server) end
+
 ---@class KitWindow what an endpoint's requests told; with `requests`, in a window that has just ended
 ---@field requests? integer
 ---@field failures? integer

@@ -39,6 +39,44 @@ static struct {
     uint32_t row_count;
 } policy;
 
+/* A dialog: "HI", a line, then as many bytes as the line says; well if those are "well". */
+static struct {
+    unsigned begun, ended, step;
+    bool fails;
+} dialog;
+
+bool
+script_policy_dialog(struct script *script, uint32_t service, uint32_t number, const struct slice *got,
+    const char *why, struct script_dialog_turn *turn)
+{
+    (void)script, (void)service;
+    assert_int_equal(number, dialog.begun);
+    *turn = (struct script_dialog_turn){.want = DIALOG_DONE};
+    if (dialog.fails && dialog.step == 2) return false;
+    if (why != NULL) {
+        snprintf(turn->detail, sizeof turn->detail, "%s after '%.*s'", why, got == NULL ? 0 : (int)got->len,
+            got == NULL ? "" : got->at);
+        return true;
+    }
+    switch (dialog.step++) {
+    case 0: turn->want = DIALOG_SEND, turn->text = SLICE_LIT("HI\r\n\r\n"); return true;
+    case 1: turn->want = DIALOG_RECEIVE, turn->receive = RECEIVE_LINE, turn->bytes = 100; return true;
+    case 2:
+        turn->want = DIALOG_RECEIVE, turn->receive = RECEIVE_BYTES;
+        turn->bytes = (size_t)(got->at[got->len - 1] - '0');
+        return true;
+    default: turn->ok = slice_equal(*got, SLICE_LIT("well")); return true;
+    }
+}
+
+void
+script_policy_dialog_end(struct script *script, uint32_t number)
+{
+    (void)script;
+    assert_int_equal(number, dialog.begun);
+    dialog.ended++;
+}
+
 bool
 script_policy_probes(const struct script *script, uint32_t service)
 {
@@ -90,6 +128,10 @@ script_policy_probe(struct script *script, uint32_t service, uint32_t slot, stru
         .statuses = {{200, 299}},
         .status_count = 1,
         .body_contains = policy.body_contains};
+    if (policy.kind == PROBE_SOCKET) {
+        dialog.step = 0;
+        probe->dialog = ++dialog.begun;
+    }
     return true;
 }
 
@@ -98,7 +140,8 @@ script_policy_judge(struct script *script, uint32_t service, uint32_t slot,
     const struct script_probe_result *result, const struct script_history *history,
     enum script_judgement *judgement, char reason[128])
 {
-    bool passed = result->ok && (policy.kind == PROBE_TCP || (result->status >= 200 && result->status < 300));
+    bool passed =
+        result->ok && (policy.kind != PROBE_HTTP || (result->status >= 200 && result->status < 300));
     (void)script;
     (void)service;
     (void)slot;
@@ -272,6 +315,7 @@ setup(void **state)
     world->config = (struct config){.services = &world->service, .service_count = 1};
     world->backend.fd = -1;
     memset(&policy, 0, sizeof policy);
+    memset(&dialog, 0, sizeof dialog);
     policy.kind = PROBE_HTTP;
     policy.path = "/health";
     policy.rise = 2;
@@ -499,6 +543,85 @@ is_content_with_a_connection_where_the_policy_is_tcp(void **state)
     uint32_t slot = endpoint_add(world, "a", world->backend.port, SLOT_UNPROVEN);
     health_use(world->health, &world->config, NULL);
     WAIT_FOR(world, state_of(world, slot, NULL) == SLOT_HEALTHY);
+}
+
+static void
+talks_as_the_script_asks_however_slowly_the_answer_comes(void **state)
+{
+    struct world *world = *state;
+    policy.kind = PROBE_SOCKET;
+    for (int slow = 0; slow < 2; slow++) {
+        backend_listen(&world->backend, world->base, 0, "send 4\r\nwellbeyond");
+        world->backend.slow = slow;
+        char id[] = {(char)('a' + slow), '\0'};
+        uint32_t slot = endpoint_add(world, id, world->backend.port, SLOT_UNPROVEN);
+        health_use(world->health, &world->config, NULL);
+        WAIT_FOR(world, state_of(world, slot, NULL) == SLOT_HEALTHY);
+        slot_remove(world->shm, slot);
+        health_refresh(world->health);
+        assert_int_equal(dialog.begun, dialog.ended);
+        backend_close(&world->backend);
+    }
+}
+
+static void
+tells_a_script_that_the_endpoint_closed_and_what_came_before(void **state)
+{
+    struct world *world = *state;
+    char reason[128];
+    policy.kind = PROBE_SOCKET;
+    backend_listen(&world->backend, world->base, 0, "send 5\nwell");
+    uint32_t slot = endpoint_add(world, "a", world->backend.port, SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, state_of(world, slot, reason) == SLOT_UNHEALTHY);
+    assert_string_equal(reason, "3 probes failed: closed after 'well'");
+}
+
+static void
+leaves_an_endpoint_alone_whose_script_fails_in_its_dialog(void **state)
+{
+    struct world *world = *state;
+    policy.kind = PROBE_SOCKET;
+    dialog.fails = true;
+    backend_listen(&world->backend, world->base, 0, "send 4\nwell");
+    uint32_t slot = endpoint_add(world, "a", world->backend.port, SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, policy.plans >= 5);
+    assert_int_equal(policy.judgements, 0);
+    assert_int_equal(state_of(world, slot, NULL), SLOT_HEALTHY);
+    assert_true(dialog.ended + 1 >= dialog.begun);
+}
+
+/* Its coroutine lives in the state that goes. */
+static void
+begins_a_dialog_anew_at_a_reload(void **state)
+{
+    struct world *world = *state;
+    policy.kind = PROBE_SOCKET;
+    policy.timeout_us = 60000000;
+    backend_listen(&world->backend, world->base, 0, NULL);
+    endpoint_add(world, "a", world->backend.port, SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, world->backend.request[0] == 'H');
+    assert_int_equal(dialog.ended, 0);
+    struct config next = world->config;
+    health_use(world->health, &next, NULL);
+    assert_int_equal(dialog.ended, 1);
+    WAIT_FOR(world, dialog.begun == 2 && world->backend.connections == 2);
+}
+
+static void
+takes_no_http_for_grpc(void **state)
+{
+    struct world *world = *state;
+    char reason[128];
+    policy.kind = PROBE_GRPC;
+    backend_listen(&world->backend, world->base, 0, ok_answer);
+    uint32_t slot = endpoint_add(world, "a", world->backend.port, SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, state_of(world, slot, reason) == SLOT_UNHEALTHY);
+    assert_string_equal(reason, "3 probes failed: it speaks no HTTP/2");
+    assert_int_equal(memcmp(world->backend.request, "PRI * HTTP/2.0\r\n", 16), 0);
 }
 
 static void
@@ -1003,6 +1126,11 @@ main(void)
         TEST(reads_an_answer_that_comes_byte_by_byte_behind_a_100),
         TEST(fails_a_body_without_the_expected_words),
         TEST(is_content_with_a_connection_where_the_policy_is_tcp),
+        TEST(talks_as_the_script_asks_however_slowly_the_answer_comes),
+        TEST(tells_a_script_that_the_endpoint_closed_and_what_came_before),
+        TEST(leaves_an_endpoint_alone_whose_script_fails_in_its_dialog),
+        TEST(begins_a_dialog_anew_at_a_reload),
+        TEST(takes_no_http_for_grpc),
         TEST(leaves_an_endpoint_alone_whose_policy_fails),
         TEST(refuses_a_path_that_would_end_the_request_line),
         TEST(does_not_touch_what_drains_or_is_in_maintenance),

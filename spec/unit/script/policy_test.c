@@ -1,3 +1,6 @@
+#include <luajit.h>
+
+#include "core/script/script_internal.h"
 #include "spec/unit/script/support.h"
 
 static char http_file[600], tcp_file[600];
@@ -155,6 +158,119 @@ leaves_the_endpoint_alone_when_the_policy_fails(void **state)
     }
 }
 
+/* ---- dialogs */
+
+#define TALKS(body)                                                                                          \
+    "return { new = function() return { probe = function(self, backend) return function(socket) " body       \
+    " end end, judge = function(self, backend, result) return 'healthy', tostring(result.value) .. '/' .. "  \
+    "tostring(result.detail) end } end }"
+
+static void
+runs_a_dialog_turn_by_turn_and_hands_its_value_to_judge(void **state)
+{
+    struct fixture f;
+    struct script_probe probe;
+    struct script_dialog_turn turn;
+    enum script_judgement judgement;
+    char reason[128];
+    (void)state;
+    setup(&f,
+        TALKS("socket:send('a\\0b') local line = socket:receive('line') local six = socket:receive(6) "
+              "local got, why, rest = socket:receive() return line .. six .. tostring(got) .. why .. rest"),
+        "{}");
+    uint32_t slot = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1);
+    assert_true(script_policy_probe(f.script, 0, slot, &probe));
+    assert_int_equal(probe.kind, PROBE_SOCKET);
+    assert_int_not_equal(probe.dialog, 0);
+    assert_true(script_policy_dialog(f.script, 0, probe.dialog, NULL, NULL, &turn));
+    assert_int_equal(turn.want, DIALOG_SEND);
+    assert_int_equal(turn.text.len, 3);
+    assert_memory_equal(turn.text.at, "a\0b", 3);
+    assert_true(script_policy_dialog(f.script, 0, probe.dialog, NULL, NULL, &turn));
+    assert_int_equal(turn.want, DIALOG_RECEIVE);
+    assert_int_equal(turn.receive, RECEIVE_LINE);
+    struct slice got = SLICE_LIT("line,");
+    assert_true(script_policy_dialog(f.script, 0, probe.dialog, &got, NULL, &turn));
+    assert_int_equal(turn.receive, RECEIVE_BYTES);
+    assert_int_equal(turn.bytes, 6);
+    got = SLICE_LIT("sixsix");
+    assert_true(script_policy_dialog(f.script, 0, probe.dialog, &got, NULL, &turn));
+    assert_int_equal(turn.receive, RECEIVE_SOME);
+    got = SLICE_LIT("end");
+    assert_true(script_policy_dialog(f.script, 0, probe.dialog, &got, "closed", &turn));
+    assert_int_equal(turn.want, DIALOG_DONE);
+    assert_true(turn.ok);
+    struct script_probe_result result = {.ok = true, .dialog = probe.dialog, .detail = "d"};
+    struct script_history history = {.state = SLOT_HEALTHY};
+    assert_true(script_policy_judge(f.script, 0, slot, &result, &history, &judgement, reason));
+    assert_string_equal(reason, "line,sixsixnilclosedend/d");
+    script_policy_dialog_end(f.script, probe.dialog);
+    assert_true(script_policy_judge(f.script, 0, slot, &result, &history, &judgement, reason));
+    assert_string_equal(reason, "nil/d");
+    assert_false(script_policy_dialog(f.script, 0, probe.dialog, NULL, NULL, &turn)); /* it is no more */
+    struct script_status row;
+    assert_int_equal(script_status(f.script, &row, 1), 1);
+    assert_int_equal(row.errors, 0); /* which is nobody's fault */
+    fixture_fini(&f);
+}
+
+static void
+counts_what_a_dialog_does_wrong(void **state)
+{
+    static const struct {
+        const char *source, *error;
+    } rows[] = {
+        {TALKS("error('boom')"), "boom"},
+        {TALKS("local x = nil .. 'a'"), "attempt to concatenate"},
+        {TALKS("coroutine.yield('send', 'x')"), "may wait for its socket alone"},
+        {TALKS("socket:send(7)"), "socket:send: expected a string"},
+        {TALKS("socket:receive('lines')"), "socket:receive: expected nothing"},
+        {TALKS("socket:receive(65537)"), "socket:receive: expected nothing"},
+        {TALKS("local t = coroutine.wrap(function() return socket:receive() end) t()"),
+            "is for its own function"},
+        {TALKS("while true do end"), "ran too long"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct fixture f;
+        struct script_probe probe;
+        struct script_dialog_turn turn;
+        struct script_status row;
+        setup(&f, rows[i].source, "{}");
+        uint32_t slot = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1);
+        if (i + 1 == sizeof rows / sizeof rows[0]) luaJIT_setmode(f.script->L, 0, LUAJIT_MODE_OFF);
+        assert_true(script_policy_probe(f.script, 0, slot, &probe));
+        assert_false(script_policy_dialog(f.script, 0, probe.dialog, NULL, NULL, &turn));
+        assert_int_equal(script_status(f.script, &row, 1), 1);
+        assert_int_equal(row.errors, 1);
+        if (strstr(row.last_error, rows[i].error) == NULL) fail_msg("%s", row.last_error);
+        script_policy_dialog_end(f.script, probe.dialog);
+        fixture_fini(&f);
+    }
+}
+
+static void
+grpc_asks_for_its_service(void **state)
+{
+    struct fixture f;
+    struct script_probe probe;
+    static char file[600];
+    (void)state;
+    fixture_init(&f);
+    snprintf(file, sizeof file, "%s/strategies/health/grpc.lua", bundle_share_dir());
+    f.services[0].health = (struct config_health){.enabled = true,
+        .policy = {"grpc", file, {"services.a.health", "{\"service\": \"x.Y\", \"port\": 9}"},
+            {"fluxgate.yaml", 20, 5}}};
+    fixture_load_as(&f, SCRIPT_CONTROL);
+    assert_true(diags_ok(&f.diags));
+    uint32_t slot = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1);
+    assert_true(script_policy_probe(f.script, 0, slot, &probe));
+    assert_int_equal(probe.kind, PROBE_GRPC);
+    assert_string_equal(probe.service, "x.Y");
+    assert_int_equal(probe.port, 9);
+    fixture_fini(&f);
+}
+
 /* ---- observe() */
 
 static void
@@ -263,6 +379,9 @@ main(void)
         cmocka_unit_test(judges_by_rise_and_fall),
         cmocka_unit_test(tcp_asks_for_a_connection),
         cmocka_unit_test(leaves_the_endpoint_alone_when_the_policy_fails),
+        cmocka_unit_test(runs_a_dialog_turn_by_turn_and_hands_its_value_to_judge),
+        cmocka_unit_test(counts_what_a_dialog_does_wrong),
+        cmocka_unit_test(grpc_asks_for_its_service),
         cmocka_unit_test(hands_a_window_to_observe_and_takes_its_word),
         cmocka_unit_test(counts_what_observe_does_wrong),
         cmocka_unit_test(lets_the_passive_policy_observe_beside_the_one_that_probes),

@@ -104,6 +104,7 @@ script_free(struct script *script)
     if (script == NULL) return;
     if (script->L != NULL) lua_close(script->L);
     heap_destroy(script->heap);
+    natives_free(script);
     for (uint32_t i = 0; i < script->slot_cap; i++) {
         if (script->by_slot[i] == NULL) continue;
         free(script->by_slot[i]->id);

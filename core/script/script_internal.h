@@ -114,9 +114,14 @@ struct script {
     struct arena probe_text;
     _Atomic uint64_t *local_counters; /* the checker's, that has no shared segment */
     size_t local_counter_count;
+    struct shm *own_shm;    /* the checker's, for dictionaries and metrics; made when asked for */
+    struct native *natives; /* natives.c: what Lua holds on our heap */
     uint64_t log_window_us;
     unsigned logged_in_window;
 };
+
+/* natives.c: frees what no finaliser did. After lua_close. */
+void natives_free(struct script *script);
 
 /* state.c */
 MUST_CHECK

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "core/base/clock.h"
+#include "core/script/natives.h"
 
 enum { LOAD_HOOK_INSTRUCTIONS = 1000 };
 
@@ -168,6 +169,8 @@ push_host(lua_State *L, struct script *script)
     lua_setfield(L, -2, "zone");
     lua_pushstring(L, fg_layout());
     lua_setfield(L, -2, "layout");
+    lua_pushstring(L, fg_natives_layout());
+    lua_setfield(L, -2, "natives_layout");
     push_paths(L, "lua_path", script->env.config->lua_path);
     push_paths(L, "strategies_path", script->env.config->strategies_path);
 }

@@ -49,6 +49,11 @@ host.hmac_sha256 = function(key, data)
     return ffi.string(digest, 32)
 end
 
+host.extra = host.extra or {}
+for name, value in pairs(require("fluxgate.natives").extra(script, host.natives_layout)) do
+    host.extra[name] = value
+end
+
 local loader = plugin.new_loader(host)
 
 -- cjson gives null for an empty YAML value: an option that is not set.

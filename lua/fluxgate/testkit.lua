@@ -55,7 +55,7 @@ local host = {
     end,
     counter = counter,
     log = function(level, message) kit.logs[#kit.logs + 1] = { level = LEVELS[level], message = message } end,
-    sha256 = sha256.digest, hmac_sha256 = sha256.hmac,
+    sha256 = sha256.digest, hmac_sha256 = sha256.hmac, extra = waits.natives,
 }
 kit.QUEUE = host.QUEUE
 

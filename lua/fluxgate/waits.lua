@@ -1,6 +1,7 @@
 -- fluxgate/waits.lua: what filters call on the gateway, for the test kit: fetch, sleep, timers and spawned
 -- functions on the kit's clock, and the shared dictionaries. A task is a coroutine that yields the time to
 -- wake at; the clock jumps from one to the next, so a spec never waits.
+local arguments = require "fluxgate.arguments"
 local sha256 = require "fluxgate.sha256"
 
 local waits = {}
@@ -10,7 +11,10 @@ local state, clock -- tasks, rules, dicts and metrics of the running spec; the k
 
 function waits.reset(kit_clock)
     clock = kit_clock
-    state = { tasks = {}, rules = {}, fetched = {}, dicts = {}, metrics = {}, current = nil, spawned = 0 }
+    state = {
+        tasks = {}, rules = {}, fetched = {}, dicts = {}, metrics = {}, defined = {}, current = nil,
+        spawned = 0,
+    }
 end
 
 local function resume(task)
@@ -157,6 +161,9 @@ function dicts:entry(key)
 end
 
 function dicts:make(key, ttl)
+    if self.count >= self.max then -- what expired makes room
+        for other in pairs(self.entries) do self:entry(other) end
+    end
     if self.count >= self.max then return nil end
     local entry = { ends = ttl and clock.now + ttl }
     self.entries[key], self.count = entry, self.count + 1
@@ -164,23 +171,35 @@ function dicts:make(key, ttl)
 end
 
 function dicts:get(key)
-    local entry = self:entry(key)
+    local entry = self:entry(arguments.key("dict:get", key))
     return entry and entry.value
 end
 
-function dicts:set(key, value, ttl)
+local function put(self, key, value, ttl)
     local entry = self:entry(key) or self:make(key)
     if not entry then return nil, "full" end
-    entry.value, entry.ends = value, ttl and clock.now + ttl
+    entry.value, entry.ends, entry.left = value, ttl and clock.now + ttl, nil
     return true
 end
 
+function dicts:set(key, value, ttl)
+    arguments.key("dict:set", key)
+    return put(self, key, arguments.value("dict:set", value), arguments.ttl("dict:set", ttl))
+end
+
 function dicts:add(key, value, ttl)
+    arguments.key("dict:add", key)
+    arguments.value("dict:add", value)
+    arguments.ttl("dict:add", ttl)
     if self:entry(key) then return false end
-    return self:set(key, value, ttl)
+    return put(self, key, value, ttl)
 end
 
 function dicts:incr(key, by, initial, ttl)
+    arguments.key("dict:incr", key)
+    arguments.number("dict:incr", by)
+    if initial ~= nil then arguments.number("dict:incr", initial) end
+    arguments.ttl("dict:incr", ttl)
     local entry = self:entry(key)
     if not entry then
         if not initial then return nil, "not found" end
@@ -194,30 +213,40 @@ function dicts:incr(key, by, initial, ttl)
 end
 
 function dicts:delete(key)
-    if self:entry(key) then self.entries[key], self.count = nil, self.count - 1 end
+    if self:entry(arguments.key("dict:delete", key)) then
+        self.entries[key], self.count = nil, self.count - 1
+    end
+    return true
 end
 
 function dicts:ttl(key)
-    local entry = self:entry(key)
+    local entry = self:entry(arguments.key("dict:ttl", key))
     return entry and entry.ends and entry.ends - clock.now
 end
 
--- A bucket of `burst` that fills by `rate` a second. A full dictionary: nil, "full".
+-- A bucket of `burst` that fills by `rate` a second; its entry lives until it would be full again. A full
+-- dictionary: nil, "full".
 function dicts:take(key, rate, burst, cost)
+    arguments.key("dict:take", key)
+    arguments.positive("dict:take: rate", rate)
+    arguments.positive("dict:take: burst", burst)
+    if cost ~= nil then arguments.positive("dict:take: cost", cost) end
     cost = cost or 1
-    local entry = self:entry(key) or self:make(key)
+    local entry = self:entry(key)
+    if entry and not entry.left then return nil, "not a bucket" end
+    entry = entry or self:make(key)
     if not entry then return nil, "full" end
     local left = math.min(burst, (entry.left or burst) + (clock.now - (entry.at or clock.now)) * rate)
-    entry.at = clock.now
-    if left + 1e-9 < cost then
-        entry.left = left
-        return false, (cost - left) / rate
-    end
-    entry.left = left - cost
-    return true, entry.left
+    local taken = left + 1e-9 >= cost
+    local rest = taken and math.max(0, left - cost) or (cost - left) / rate
+    entry.at, entry.left = clock.now, taken and rest or left
+    entry.ends = clock.now + (burst - entry.left) / rate
+    return taken, rest
 end
 
 function extra.dict(name)
+    arguments.text("gateway.dict", name)
+    if name == "" or #name > 64 then error("gateway.dict: expected a name of 1 to 64 bytes", 2) end
     local dict = state.dicts[name]
     if not dict then
         dict = setmetatable({ entries = {}, count = 0, max = 65536 }, dicts)
@@ -226,15 +255,38 @@ function extra.dict(name)
     return dict
 end
 
-function extra.metric(_, name)
-    state.metrics[name] = state.metrics[name] or {}
+function extra.metric(kind, name, help, labels)
+    local number_of_kind = arguments.metric(kind, name, help, labels)
+    local count, definition = #(labels or {}), kind .. "(" .. table.concat(labels or {}, ",") .. ")"
+    if state.defined[name] and state.defined[name] ~= definition then
+        error("gateway.metric: " .. name .. " is another metric already: " .. state.defined[name], 2)
+    end
+    state.defined[name], state.metrics[name] = definition, state.metrics[name] or {}
     local sums = state.metrics[name]
+    local function key_of(...)
+        local texts = { ... }
+        for i = 1, count do
+            local what = type(texts[i])
+            if what ~= "string" and what ~= "number" and what ~= "boolean" then
+                error(name .. ": a label value is a string, a number or a boolean, not a " .. what, 3)
+            end
+            texts[i] = tostring(texts[i])
+        end
+        return table.concat(texts, ",")
+    end
     return {
         add = function(_, n, ...)
-            local key = table.concat({ ... }, ",")
+            arguments.sample(number_of_kind, name, n, false)
+            arguments.labels(name, count, select("#", ...))
+            local key = key_of(...)
             sums[key] = (sums[key] or 0) + n
         end,
-        set = function(_, n, ...) sums[table.concat({ ... }, ",")] = n end,
+        set = function(_, n, ...)
+            arguments.sample(number_of_kind, name, n, true)
+            arguments.labels(name, count, select("#", ...))
+            local key = key_of(...)
+            sums[key] = n
+        end,
     }
 end
 
@@ -242,6 +294,7 @@ end
 local ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 function extra.base64_encode(bytes)
+    arguments.text("gateway.base64_encode", bytes)
     local out = bytes:gsub("..?.?", function(part)
         local a, b, c = part:byte(1, 3)
         local n = a * 65536 + (b or 0) * 256 + (c or 0)
@@ -256,8 +309,8 @@ function extra.base64_encode(bytes)
 end
 
 function extra.base64_decode(text)
-    local core = text:match("^([%w+/]*)=?=?$")
-    if not core or #text % 4 ~= 0 then return nil, "base64: a byte or a length that none has" end
+    local core = arguments.text("gateway.base64_decode", text):match("^([%w+/]*)=?=?$")
+    if not core or #text % 4 ~= 0 or #core % 4 == 1 then return nil, "base64: no such text" end
     local bits, value, out = 0, 0, {}
     for letter in core:gmatch(".") do
         value, bits = value * 64 + ALPHABET:find(letter, 1, true) - 1, bits + 6
@@ -267,14 +320,19 @@ function extra.base64_decode(text)
             value = value % 2 ^ bits
         end
     end
+    if value ~= 0 then return nil, "base64: no such text" end -- one text for each run of bytes
     return table.concat(out)
 end
 
 function extra.hex(bytes)
+    arguments.text("gateway.hex", bytes)
     return (bytes:gsub(".", function(byte) return ("%02x"):format(byte:byte()) end))
 end
 
 function extra.random_bytes(n)
+    if type(n) ~= "number" or n % 1 ~= 0 or n < 0 or n > 65536 then
+        error("gateway.random_bytes: expected a whole number from 0 to 65536, got " .. tostring(n), 2)
+    end
     local bytes = {}
     for i = 1, n do bytes[i] = string.char(clock.random(256) - 1) end
     return table.concat(bytes)
@@ -286,7 +344,11 @@ function extra.uuid()
         hex:sub(21))
 end
 
-function extra.equal(a, b) return a == b end
+function extra.equal(a, b)
+    arguments.text("gateway.equal", a)
+    arguments.text("gateway.equal", b)
+    return a == b
+end
 
 -- A public key of a spec: what public_key(text) or a JWK with this kid gives. `algorithm` is what it
 -- verifies, and `sign(data)` says which signature is the right one.
@@ -297,27 +359,42 @@ end
 
 function extra.public_key(source)
     local made
+    if type(source) ~= "string" and type(source) ~= "table" then
+        error("gateway.public_key: expected PEM text or a JWK table, got " .. type(source), 2)
+    end
     if type(source) == "table" and source.kty == "oct" then
         local secret = require("fluxgate.base64").decode(source.k)
         if not secret then return nil, "public_key: k is no base64url" end
+        if #secret < 32 then return nil, "public_key: a secret needs 32 to 4096 bytes" end
         made = { algorithm = "HS256", sign = function(data) return sha256.hmac(secret, data) end }
     else
         made = (state.keys or {})[type(source) == "table" and source.kid or source]
     end
     if not made then return nil, "public_key: no key" end
     return { verify = function(_, algorithm, data, signature)
+        arguments.text("key:verify: algorithm", algorithm)
+        arguments.text("key:verify: data", data)
+        arguments.text("key:verify: signature", signature)
         return algorithm == made.algorithm and signature == made.sign(data)
     end }
 end
 
-local function read_ip(text)
+-- The bytes of an address, and how many bits it has as it is written.
+local read_ip
+function read_ip(text)
     local a, b, c, d = text:match("^(%d+)%.(%d+)%.(%d+)%.(%d+)$")
     if a then
         local bytes = { tonumber(a), tonumber(b), tonumber(c), tonumber(d) }
         for _, byte in ipairs(bytes) do
             if byte > 255 then return nil end
         end
-        return bytes
+        return bytes, 32
+    end
+    local before, tail_v4 = text:match("^(.*:)(%d+%.%d+%.%d+%.%d+)$")
+    if before then
+        local last = read_ip(tail_v4)
+        if not last then return nil end
+        text = before .. ("%x:%x"):format(last[1] * 256 + last[2], last[3] * 256 + last[4])
     end
     if not text:find("^[%x:]+$") or not text:find(":", 1, true) then return nil end
     local head, tail = text:match("^(.-)::(.*)$")
@@ -334,20 +411,30 @@ local function read_ip(text)
     if not head and #bytes ~= 16 then return nil end
     while #bytes + #rest < 16 do bytes[#bytes + 1] = 0 end
     for _, byte in ipairs(rest) do bytes[#bytes + 1] = byte end
-    return #bytes == 16 and bytes or nil
+    if #bytes ~= 16 then return nil end
+    for i = 1, 12 do
+        if bytes[i] ~= (i > 10 and 255 or 0) then return bytes, 128 end
+    end
+    return { bytes[13], bytes[14], bytes[15], bytes[16] }, 128 -- an IPv4 address, mapped (RFC 4291 2.5.5.2)
 end
 
 function extra.ip_set(list)
+    if type(list) ~= "table" then
+        error("gateway.ip_set: expected a list of addresses and CIDRs, got " .. type(list), 2)
+    end
     local nets = {}
     for i, entry in ipairs(list) do
-        local address, bits = tostring(entry):match("^([^/]+)/?(%d*)$")
-        local bytes = address and read_ip(address)
-        bits = bits ~= "" and tonumber(bits) or bytes and #bytes * 8
+        local address, bits = tostring(entry), nil
+        if address:find("/", 1, true) then address, bits = address:match("^([^/]+)/(%d+)$") end
+        local bytes, written = read_ip(address or "")
+        bits = tonumber(bits) or bytes and written
+        if bytes and #bytes * 8 < written then bits = bits - 96 end -- mapped
+        if bits and bits < 0 then bytes = nil end
         if not bytes or bits > #bytes * 8 then error("ip_set: no CIDR: " .. tostring(entry), 2) end
         nets[i] = { bytes = bytes, bits = bits }
     end
     return { has = function(_, ip)
-        local bytes = read_ip(ip)
+        local bytes = read_ip(arguments.text("ip_set:has", ip))
         for _, net in ipairs(bytes and nets or {}) do
             local same = #net.bytes == #bytes
             for i = 1, same and math.ceil(net.bits / 8) or 0 do
@@ -358,6 +445,14 @@ function extra.ip_set(list)
         end
         return false
     end }
+end
+
+-- What every plug-in has; the rest waits, and is for filters.
+waits.natives = {}
+for name, fn in pairs(extra) do
+    if name ~= "fetch" and name ~= "sleep" and name ~= "spawn" and name ~= "every" then
+        waits.natives[name] = fn
+    end
 end
 
 return waits

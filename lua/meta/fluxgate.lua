@@ -323,3 +323,150 @@ function gateway.duration(value) end
 ---@param schema table<string, OptionRule>
 ---@return table
 function gateway.options(service, options, schema) end
+
+---A dictionary that all workers share, and that reloads keep: what one writes, the others read at once. It
+---has 16 MiB, room for some 120,000 short entries; entries whose time is over make room, nothing else is
+---thrown out: then a write is `nil, "full"`. Keys are 1 to 256 bytes. Any call may answer `nil, "busy"` where
+---another process held the key's part of it for 100 ms, since it was stopped or starved.
+---@class Dict
+local Dict = {}
+
+---@param key string
+---@return string|number|boolean|nil value
+---@return string? why "busy"
+function Dict:get(key) end
+
+---@param key string
+---@param value string|number|boolean a string of at most 64 KiB
+---@param ttl? number seconds; for ever without
+---@return true? done
+---@return string? why "full", "busy"
+function Dict:set(key, value, ttl) end
+
+---As set, where there is no such key yet.
+---@param key string
+---@param value string|number|boolean
+---@param ttl? number seconds
+---@return boolean? done false: there was one
+---@return string? why "full", "busy"
+function Dict:add(key, value, ttl) end
+
+---Adds to a number, exactly over all workers. One that is not there begins as `initial` and lives for `ttl`.
+---@param key string
+---@param by number
+---@param initial? number without it a key must be there
+---@param ttl? number seconds, of a key that this call makes
+---@return number? sum
+---@return string? why "not found", "not a number", "full", "busy"
+function Dict:incr(key, by, initial, ttl) end
+
+---@param key string
+---@return true? done also where there was none
+---@return string? why "busy"
+function Dict:delete(key) end
+
+---@param key string
+---@return number? seconds until its end; nil where it has none, or where there is no such key
+---@return string? why "busy"
+function Dict:ttl(key) end
+
+---A bucket of `burst` tokens that fills by `rate` a second, exact over all workers, gives `cost` of them. Its
+---entry lives until it would be full again.
+---@param key string
+---@param rate number
+---@param burst number
+---@param cost? number default 1
+---@return boolean? taken
+---@return number|string rest what is left; of false the seconds until it is enough; of nil "full" …
+function Dict:take(key, rate, burst, cost) end
+
+---A counter or gauge of /metrics.
+---@class Metric
+local Metric = {}
+
+---@param n number finite; of a counter not below 0
+---@param ... string|number|boolean one value for each label
+function Metric:add(n, ...) end
+
+---A gauge's value: the last that any worker set.
+---@param n number finite
+---@param ... string|number|boolean
+function Metric:set(n, ...) end
+
+---A key that verifies signatures.
+---@class PublicKey
+local PublicKey = {}
+
+---False for every algorithm but the key's own: RS256 of RSA, ES256 of P-256, HS256 of a secret.
+---@param algorithm string
+---@param data string
+---@param signature string bytes; of ES256 the 64 of RFC 7518 section 3.4
+---@return boolean
+function PublicKey:verify(algorithm, data, signature) end
+
+---A set of addresses.
+---@class IpSet
+local IpSet = {}
+
+---@param ip string
+---@return boolean false also for what is no address
+function IpSet:has(ip) end
+
+---The shared dictionary of this name, at most 32 of them. Make it in new().
+---@param name string 1 to 64 bytes
+---@return Dict
+function gateway.dict(name) end
+
+---A metric of yours in /metrics, one sum over all workers, kept over reloads. A metric holds 1,000 series;
+---what comes later is counted in the one whose labels are all "other". Names of fluxgate's own are refused,
+---and so is one name with two kinds or label lists. Make it in new().
+---@param kind "counter"|"gauge"
+---@param name string
+---@param help string
+---@param labels? string[] at most 8 names
+---@return Metric
+function gateway.metric(kind, name, help, labels) end
+
+---Seconds since 1970, of the wall clock.
+---@return number
+function gateway.time() end
+
+---@param bytes string
+---@return string text RFC 4648 section 4, with padding
+function gateway.base64_encode(bytes) end
+
+---@param text string
+---@return string? bytes nil where it is no such text: blanks, missing padding, last bits that are not zero
+---@return string? message
+function gateway.base64_decode(text) end
+
+---@param bytes string
+---@return string digits two lower-case ones a byte
+function gateway.hex(bytes) end
+
+---@param n integer 0 to 65536
+---@return string bytes that nobody can guess
+function gateway.random_bytes(n) end
+
+---@return string uuid of version 4
+function gateway.uuid() end
+
+---Compares in a time that says nothing of where they differ.
+---@param a string
+---@param b string
+---@return boolean
+function gateway.equal(a, b) end
+
+---A key from PEM text (a public key or a certificate) or from a JWK table: RSA of 2048 to 8192 bits, P-256,
+---or a secret ("oct") of 32 bytes or more. nil where it is none of these, or where the JWK's `use` or `alg`
+---says that it is for something else.
+---@param source string|table
+---@return PublicKey?
+---@return string? message
+function gateway.public_key(source) end
+
+---Addresses and CIDRs of both families; raises at one that is none. An IPv4 address that is mapped into IPv6
+---is that IPv4 address.
+---@param list string[]
+---@return IpSet
+function gateway.ip_set(list) end

@@ -61,6 +61,20 @@ describe("lua/meta/fluxgate.lua", function()
         for name in pairs(classes.Counter) do assert.is_not_nil(counter[name], name) end
     end)
 
+    it("declares exactly what dictionaries, metrics, keys and sets of addresses have", function()
+        local function methods(source)
+            local text, set = assert(io.open("lua/fluxgate/natives.lua")):read("*a"), {}
+            for name in text:gmatch("function " .. source .. ":([%w_]+)") do set[name] = true end
+            return set
+        end
+        assert.same(keys(methods "dict"), keys(classes.Dict))
+        assert.same(keys(methods "key"), keys(classes.PublicKey))
+        assert.same(keys(methods "set"), keys(classes.IpSet))
+        local of_kit = inside("dict = gateway.dict('d'), metric = gateway.metric('gauge', 'g', '')")
+        for name in pairs(classes.Dict) do assert.is_function(of_kit.dict[name], name) end
+        assert.same(keys(of_kit.metric), keys(classes.Metric))
+    end)
+
     -- The gateway's own views are FFI structs, so their fields are compared by reading the source.
     it("declares exactly the fields that the gateway's views read", function()
         local source = assert(io.open("lua/fluxgate/views.lua")):read("*a")

@@ -360,13 +360,10 @@ start_fresh(struct fetch *fetch)
     }
 }
 
-/* A request that is not idempotent takes no connection of which the peer may just be tired (RFC 9112
- * §9.3.1); the gateway's own are known to live. */
 static void
 start(struct fetch *fetch)
 {
-    bool may_reuse = fetch->is_idempotent || fetch->url.scheme == FETCH_SERVICE;
-    struct wire *wire = may_reuse ? wire_take(fetch->fetcher, &fetch->url) : NULL;
+    struct wire *wire = wire_take(fetch->fetcher, &fetch->url, fetch->is_idempotent);
     if (wire != NULL)
         use_wire(fetch, wire);
     else

@@ -226,6 +226,14 @@ on_v6(int error, char type, int count, int ttl, void *addresses, void *context)
     on_answer(lookup, ASKED_V6, error, ttl, lookup->v6_count > 0);
 }
 
+/* Else libevent writes to standard error, past our log. */
+static void
+on_message(int is_warning, const char *text)
+{
+    (void)is_warning;
+    log_debug("dns", F_STR("says", text));
+}
+
 /* resolv.conf(5) may change while we run (a laptop moves, a container starts before its network). */
 static bool
 use_servers(struct resolver *resolver)
@@ -240,6 +248,7 @@ use_servers(struct resolver *resolver)
                    conf.st_mtim.tv_nsec == resolver->conf.st_mtim.tv_nsec;
     if (resolver->dns != NULL && (is_same || is_asking)) return true;
     if (resolver->dns != NULL) evdns_base_free(resolver->dns, 0);
+    evdns_set_log_fn(on_message);
     resolver->conf = conf;
     resolver->dns = evdns_base_new(resolver->proxy->base, EVDNS_BASE_DISABLE_WHEN_INACTIVE);
     if (resolver->dns == NULL) return false;

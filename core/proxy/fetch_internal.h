@@ -22,8 +22,9 @@ enum {
     FETCH_IDLE_MAX = 32, /* wires, of all peers */
     FETCH_IDLE_PEER_MAX = 8,
     FETCH_IDLE_US = 4000000,
-    FETCH_SESSIONS = 16, /* of TLS, by peer */
-    FETCH_ADDRESSES = 8, /* of one name that are tried */
+    FETCH_FRESH_US = 1000000, /* what idled for longer takes no request that cannot be replayed */
+    FETCH_SESSIONS = 16,      /* of TLS, by peer */
+    FETCH_ADDRESSES = 8,      /* of one name that are tried */
     FETCH_DETAIL = 320,
 };
 
@@ -57,9 +58,10 @@ struct wire {
     enum fetch_scheme scheme;
     uint16_t port;
     int fd;
-    bool is_writing;   /* the write event is registered */
-    uint32_t sockets;  /* as counted in proxy->fetch_sockets */
-    uint32_t served;   /* exchanges that ended well */
+    bool is_writing;  /* the write event is registered */
+    uint32_t sockets; /* as counted in proxy->fetch_sockets */
+    uint32_t served;  /* exchanges that ended well */
+    uint64_t idle_since_us;
     enum reason inner; /* why the gateway itself answered the present request */
     struct inner *other;
     struct tls_client *tls;
@@ -69,8 +71,9 @@ struct wire {
 
 enum wire_result { WIRE_OK, WIRE_AGAIN, WIRE_END, WIRE_FAILED };
 
-/* An idle one to that peer, or NULL. */
-struct wire *wire_take(struct fetcher *fetcher, const struct fetch_url *url);
+/* An idle one to that peer, or NULL. A request that is not idempotent takes none of which the peer may just
+ * be tired (RFC 9112 §9.3.1); the gateway's own are known to live. */
+struct wire *wire_take(struct fetcher *fetcher, const struct fetch_url *url, bool is_idempotent);
 /* A new one: a connection begun to `address`, or to the gateway itself. NULL with errno. */
 MUST_CHECK
 struct wire *wire_open(struct fetch *fetch, const struct fetch_address *address);

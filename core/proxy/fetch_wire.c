@@ -119,12 +119,21 @@ wire_open(struct fetch *fetch, const struct fetch_address *address)
 
 /* the idle ones */
 
+static bool
+is_fresh(const struct wire *wire)
+{
+    char byte;
+    if (wire->scheme == FETCH_SERVICE) return true;
+    if (wire->fetcher->proxy->now_us - wire->idle_since_us >= FETCH_FRESH_US) return false;
+    return recv(wire->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == -1 && errno == EAGAIN;
+}
+
 struct wire *
-wire_take(struct fetcher *fetcher, const struct fetch_url *url)
+wire_take(struct fetcher *fetcher, const struct fetch_url *url, bool is_idempotent)
 {
     for (struct link *at = fetcher->idle.next; at != &fetcher->idle; at = at->next) {
         struct wire *wire = LINK_OF(at, struct wire, link);
-        if (!is_peer(wire, url)) continue;
+        if (!is_peer(wire, url) || (!is_idempotent && !is_fresh(wire))) continue;
         link_remove(&wire->link);
         fetcher->idle_count--;
         (void)event_remove_timer(&wire->read);
@@ -157,6 +166,7 @@ wire_give(struct wire *wire)
     wire->fetch->wire = NULL;
     wire->fetch = NULL;
     wire->served++;
+    wire->idle_since_us = fetcher->proxy->now_us;
     wire_want_write(wire, false);
     if (fetcher->proxy->drain != DRAIN_NO || event_add(&wire->read, &idle) == -1) {
         wire_close(wire);

@@ -254,14 +254,43 @@ replays_on_a_fresh_connection_where_the_pooled_one_was_stale(void **state)
     server = served(rig, 0, OK2);
     expect_answer(rig, told, 200, "ok");
 
-    /* What may have been executed is not sent twice: a POST takes a fresh one. */
+    /* What may have been executed is not sent twice. */
     told = fetch_with(rig, (struct asked){.method = "POST", .url = url}, REASON_NONE);
-    struct heard *fresh = rig_backend(rig, 0);
-    rig_expect(rig, fresh, "POST");
-    rig_hang_up(fresh);
+    rig_expect(rig, server, "POST");
+    rig_hang_up(server);
     expect_told(rig, told, REASON_RESET_BEFORE_HEADERS, "");
     assert_false(rig_has_connection(rig, 0));
+    rig_free(rig);
+}
+
+static struct wire *
+idle_wire(struct rig *rig)
+{
+    assert_int_equal(rig->proxy->fetcher->idle_count, 1);
+    return LINK_OF(rig->proxy->fetcher->idle.next, struct wire, link);
+}
+
+static void
+posts_on_a_connection_that_idled_for_less_than_a_second(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    char url[64];
+    (void)state;
+    snprintf(url, sizeof url, "http://127.0.0.1:%u/", rig->backend_port[0]);
+    struct told *told = fetch_url(rig, "%s", url);
+    struct heard *server = served(rig, 0, OK2);
+    expect_answer(rig, told, 200, "ok");
+    idle_wire(rig)->idle_since_us -= FETCH_FRESH_US;
+    told = fetch_with(rig, (struct asked){.method = "POST", .url = url}, REASON_NONE);
+    struct heard *fresh = served(rig, 0, OK2);
+    expect_answer(rig, told, 200, "ok");
+    told = fetch_with(rig, (struct asked){.method = "POST", .url = url}, REASON_NONE);
+    rig_expect(rig, fresh, "POST / ");
+    rig_say(rig, fresh, OK2);
+    expect_answer(rig, told, 200, "ok");
+    assert_int_equal(server->len, 0);
     rig_hang_up(server);
+    rig_hang_up(fresh);
     rig_free(rig);
 }
 
@@ -470,6 +499,7 @@ main(void)
         cmocka_unit_test(says_how_a_connection_failed),
         cmocka_unit_test(ends_at_its_timeout_whatever_it_waits_for),
         cmocka_unit_test(replays_on_a_fresh_connection_where_the_pooled_one_was_stale),
+        cmocka_unit_test(posts_on_a_connection_that_idled_for_less_than_a_second),
         cmocka_unit_test(keeps_no_connection_that_is_not_to_be_trusted),
         cmocka_unit_test(moves_a_large_body_both_ways),
         cmocka_unit_test(cancels_in_every_state_without_a_word),

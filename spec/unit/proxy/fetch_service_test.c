@@ -143,12 +143,15 @@ waits_in_the_services_line(void **state)
     struct heard *client = rig_client(rig);
     rig_say(rig, client, "GET /c HTTP/1.1\r\nHost: a\r\n\r\n");
     struct heard *server = asked(rig, 0, "GET /c ");
-    struct told *one = fetch_url(rig, "service://web/1");
+    char *body = calloc(1, 1 << 20); /* more than is read before it is its turn */
+    struct told *one = fetch_with(
+        rig, (struct asked){.method = "PUT", .url = "service://web/1", .body = {body, 1 << 20}}, REASON_NONE);
     WAITING(rig, 1);
     struct told *two = fetch_url(rig, "service://web/2");
     WAITING(rig, 2);
     expect_told(rig, fetch_url(rig, "service://web/3"), REASON_ALL_FULL, "service web");
     leave(one);
+    free(body);
     WAITING(rig, 1);
     struct told *late =
         fetch_with(rig, (struct asked){.url = "service://web/4", .timeout_us = 200000}, REASON_NONE);

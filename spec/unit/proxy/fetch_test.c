@@ -308,6 +308,7 @@ keeps_no_connection_that_is_not_to_be_trusted(void **state)
         struct told *told = fetch_url(rig, "http://127.0.0.1:%u/", rig->backend_port[0]);
         struct heard *server = served(rig, 0, answers[i]);
         expect_answer(rig, told, 200, "ok");
+        assert_int_equal(rig->proxy->fetcher->idle_count, 0);
         rig_expect_end(rig, server);
         rig_hang_up(server);
     }

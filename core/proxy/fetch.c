@@ -356,7 +356,8 @@ start_fresh(struct fetch *fetch)
     switch (resolve(fetch)) {
     case RESOLVED: fetch_on_addresses(fetch); return;
     case RESOLVE_WAITS: return;
-    case RESOLVE_FAILED: fetch_end(fetch, REASON_NO_ENDPOINTS, NULL); return;
+    case RESOLVE_NONE: fetch_end(fetch, REASON_NO_ENDPOINTS, NULL); return;
+    case RESOLVE_FAILED: fetch_end(fetch, REASON_SHED, NULL); return;
     }
 }
 

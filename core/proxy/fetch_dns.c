@@ -255,7 +255,10 @@ use_servers(struct resolver *resolver)
     (void)evdns_base_set_option(resolver->dns, "timeout:", "2");
     (void)evdns_base_resolv_conf_parse(
         resolver->dns, DNS_OPTION_SEARCH | DNS_OPTION_NAMESERVERS | DNS_OPTION_MISC, resolver->conf_path);
-    return true;
+    if (evdns_base_count_nameservers(resolver->dns) > 0) return true;
+    evdns_base_free(resolver->dns, 0); /* no descriptor was left for one: questions would wait for ever */
+    resolver->dns = NULL;
+    return false;
 }
 
 static struct lookup *
@@ -340,7 +343,7 @@ resolve_name(struct fetch *fetch, const char *name)
     if (add_known(fetch, lookup)) return RESOLVED;
     snprintf(fetch->detail, sizeof fetch->detail, "%s has no address: %s", name,
         evdns_err_to_string(lookup->error));
-    return RESOLVE_FAILED;
+    return RESOLVE_NONE;
 }
 
 enum resolved
@@ -351,7 +354,7 @@ resolve(struct fetch *fetch)
     snprintf(fetch->detail, sizeof fetch->detail, "%.*s cannot be looked up",
         (int)(host.len < 200 ? host.len : 200), host.at);
     if (host.len > 1 && host.at[host.len - 1] == '.') host.len--;
-    if (host.len >= sizeof name) return RESOLVE_FAILED;
+    if (host.len >= sizeof name) return RESOLVE_NONE;
     for (size_t i = 0; i < host.len; i++)
         name[i] = (char)ascii_lower((unsigned char)host.at[i]);
     name[host.len] = '\0';

@@ -92,10 +92,11 @@ void wire_close(struct wire *wire);
 /* names (fetch_dns.c) */
 struct resolver;
 struct lookup;
-enum resolved { RESOLVED, RESOLVE_WAITS, RESOLVE_FAILED };
+enum resolved { RESOLVED, RESOLVE_WAITS, RESOLVE_NONE, RESOLVE_FAILED };
 
 /* Literal addresses, localhost, /etc/hosts and what was asked a short while ago at once: into the fetch's
- * addresses. WAITS: fetch_on_addresses comes later, unless resolve_cancel. FAILED: fetch->detail says why. */
+ * addresses. WAITS: fetch_on_addresses comes later, unless resolve_cancel. NONE: there are none, FAILED: for
+ * want of memory or descriptors; fetch->detail says it. */
 enum resolved resolve(struct fetch *fetch);
 void resolve_cancel(struct fetch *fetch);
 /* Other files and servers than the system's, before the first look-up; for specs. False: no memory. */

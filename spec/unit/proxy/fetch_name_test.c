@@ -1,5 +1,6 @@
 /* links: shm metrics config */
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "spec/unit/proxy/fetch_rig.h"
@@ -224,6 +225,26 @@ cancels_and_times_out_while_the_server_is_silent(void **state)
     names_close(&names);
 }
 
+static void
+asks_again_where_no_descriptor_was_left_for_asking(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct names names;
+    struct rlimit limit, low;
+    (void)state;
+    names_open(&names, rig);
+    int next = dup(names.fd);
+    close(next);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    low = (struct rlimit){(rlim_t)next, limit.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+    expect_told(rig, fetch_url(rig, "http://a.example/"), REASON_SHED, "a.example cannot be looked up");
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    expect_served(rig, &names, fetch_url(rig, "http://a.example:%u/", rig->backend_port[0]), "a.example");
+    rig_free(rig);
+    names_close(&names);
+}
+
 /* resolv.conf names another server: a container's network came up after us. */
 static void
 reads_its_servers_again_when_the_file_changes(void **state)
@@ -255,6 +276,7 @@ main(void)
         cmocka_unit_test(goes_on_to_the_next_address),
         cmocka_unit_test(honours_hosts_localhost_and_literals_without_asking),
         cmocka_unit_test(cancels_and_times_out_while_the_server_is_silent),
+        cmocka_unit_test(asks_again_where_no_descriptor_was_left_for_asking),
         cmocka_unit_test(reads_its_servers_again_when_the_file_changes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -142,6 +142,12 @@ struct config_endpoint {
     const char *metadata_json; /* an object or "" */
 };
 
+struct config_damping {     /* RFC 2439 */
+    uint64_t half_life_us;  /* 1m; 0: no damping */
+    uint64_t max_us;        /* 5m */
+    double suppress, reuse; /* 3, 1 */
+};
+
 struct config_health {
     bool enabled;
     struct config_plugin policy;  /* options hold every key of the health block but `policy` and `passive` */
@@ -149,6 +155,7 @@ struct config_health {
     uint64_t interval_us, fast_interval_us, timeout_us; /* defaults 5s, interval, 2s */
     uint32_t rise, fall;                                /* 2, 3 */
     double jitter;                                      /* 0.1: ± 10 % of the interval */
+    struct config_damping damping;
 };
 
 struct config_service {

@@ -6,9 +6,9 @@
 
 const struct block *const config_blocks[] = {&config_block, &listener_block, &route_block, &match_block,
     &redirect_block, &respond_block, &rewrite_block, &timeouts_block, &service_timeouts_block,
-    &route_timeouts_block, &service_block, &endpoint_block, &health_block, &filter_block, &registry_block,
-    &registry_listen_block, &admin_block, &limits_block, &service_limits_block, &route_limits_block,
-    &retry_block, &drain_block, &log_block, &flat_block, NULL};
+    &route_timeouts_block, &service_block, &endpoint_block, &health_block, &damping_block, &filter_block,
+    &registry_block, &registry_listen_block, &admin_block, &limits_block, &service_limits_block,
+    &route_limits_block, &retry_block, &drain_block, &log_block, &flat_block, NULL};
 
 static bool
 config_build(struct load *load, const char *path)

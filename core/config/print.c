@@ -305,6 +305,20 @@ print_policy(struct strbuf *out, const struct config_plugin *policy)
 }
 
 static void
+print_damping(struct strbuf *out, const struct config_damping *damping)
+{
+    char half_life[32], max[32];
+    if (damping->half_life_us == 0) {
+        strbuf_add_text(out, ", damping: false");
+        return;
+    }
+    duration_exact(damping->half_life_us, half_life);
+    duration_exact(damping->max_us, max);
+    strbuf_printf(out, ", damping: {half_life: %s, max: %s, suppress: %.15g, reuse: %.15g}", half_life, max,
+        damping->suppress, damping->reuse);
+}
+
+static void
 print_service(struct print *print, const struct config_service *service)
 {
     struct strbuf *out = &print->out;
@@ -328,6 +342,7 @@ print_service(struct print *print, const struct config_service *service)
             print_policy(out, passive);
             strbuf_add_char(out, '}');
         }
+        print_damping(out, &service->health.damping);
         strbuf_add_text(out, "}\n");
     }
     strbuf_add_text(out, "    timeouts:\n");

@@ -128,20 +128,59 @@ take_rise(struct load *load, const struct node *node, void *target)
         *(strcmp(node->key, "rise") == 0 ? &health->rise : &health->fall) = (uint32_t)number;
 }
 
-static void
-take_jitter(struct load *load, const struct node *node, void *target)
+static bool
+take_double(
+    struct load *load, const struct node *node, double least, double most, const char *expected, double *out)
 {
-    struct config_health *health = target;
     char *end = NULL;
     const char *text = node->kind == NODE_SCALAR ? node->text : "";
     /* strtod alone would take blanks, signs, hexadecimal, "nan" */
     bool digits = strspn(text, "0123456789.") == strlen(text) && text[0] != '\0';
     double value = digits ? strtod(text, &end) : -1;
-    if (digits && *end == '\0' && value >= 0 && value <= 1) {
-        health->jitter = value;
-    } else {
-        value_refuse(load, node, "a share from 0 to 1, such as 0.1");
+    if (digits && *end == '\0' && value >= least && value <= most) {
+        *out = value;
+        return true;
     }
+    value_refuse(load, node, expected);
+    return false;
+}
+
+static void
+take_jitter(struct load *load, const struct node *node, void *target)
+{
+    struct config_health *health = target;
+    (void)!take_double(load, node, 0, 1, "a share from 0 to 1, such as 0.1", &health->jitter);
+}
+
+static void
+take_penalty(struct load *load, const struct node *node, void *target)
+{
+    struct config_damping *damping = target;
+    (void)!take_double(load, node, 0.01, 1000, "a penalty from 0.01 to 1000, such as 3",
+        strcmp(node->key, "suppress") == 0 ? &damping->suppress : &damping->reuse);
+}
+
+static const struct key damping_keys[] = {
+    {"half_life", KEY_DURATION, offsetof(struct config_damping, half_life_us), 1000, 0, NULL, NULL},
+    {"max", KEY_DURATION, offsetof(struct config_damping, max_us), 1000, 0, NULL, NULL},
+    {"suppress", KEY_OTHER, 0, 0, 0, NULL, take_penalty},
+    {"reuse", KEY_OTHER, 0, 0, 0, NULL, take_penalty},
+};
+const struct block damping_block = {
+    "damping", "damping", damping_keys, sizeof damping_keys / sizeof damping_keys[0], NULL};
+
+/* `damping: false` turns it off. */
+static void
+take_damping(struct load *load, const struct node *node, struct config_damping *damping)
+{
+    bool is_on = true;
+    if (node == NULL || node_is_null(node)) return;
+    if (node->kind == NODE_SCALAR && !value_bool(load, node, &is_on)) return;
+    if (!is_on) damping->half_life_us = 0;
+    if (node->kind == NODE_SCALAR || !value_map(load, node)) return;
+    block_read(load, &damping_block, node, damping);
+    if (damping->reuse >= damping->suppress)
+        refuse(load, node->key_place, NULL, "damping: reuse must be below suppress");
 }
 
 static bool
@@ -195,6 +234,7 @@ take_health_other(struct load *load, const struct node *node, void *target)
 static const struct key health_keys[] = {
     {"policy", KEY_OTHER, 0, 0, 0, NULL, NULL},
     {"passive", KEY_OTHER, 0, 0, 0, NULL, NULL},
+    {"damping", KEY_OTHER, 0, 0, 0, NULL, NULL},
     {"interval", KEY_DURATION, offsetof(struct config_health, interval_us), 10000, 0, NULL, NULL},
     {"fast_interval", KEY_DURATION, offsetof(struct config_health, fast_interval_us), 10000, 0, NULL, NULL},
     {"timeout", KEY_DURATION, offsetof(struct config_health, timeout_us), 1000, 0, NULL, NULL},
@@ -214,7 +254,9 @@ members_json(const struct node *node, struct strbuf *buf)
     strbuf_add_char(buf, '{');
     for (const struct node *child = node->kind == NODE_MAP ? node->first : NULL; child != NULL;
          child = child->next) {
-        if (strcmp(child->key, "policy") == 0 || strcmp(child->key, "passive") == 0) continue;
+        if (strcmp(child->key, "policy") == 0 || strcmp(child->key, "passive") == 0 ||
+            strcmp(child->key, "damping") == 0)
+            continue;
         strbuf_add_json(buf, slice_of(child->key));
         strbuf_add_text(buf, ": ");
         node_json(child, buf);
@@ -293,6 +335,7 @@ take_health(struct load *load, const struct node *node, void *target)
         load, PLUGIN_HEALTH, name, policy == NULL ? node->key_place : policy->place, &health->policy);
     (void)found;
     take_passive(load, node_find(node, "passive"), service);
+    take_damping(load, node_find(node, "damping"), &health->damping);
 }
 
 /* ---- services
@@ -409,8 +452,12 @@ service_read(struct load *load, const struct node *node, struct config_service *
     service->name = node->key;
     service->place = node->key_place;
     service_defaults(load->config, service);
-    service->health = (struct config_health){
-        .interval_us = 5000000, .timeout_us = 2000000, .rise = 2, .fall = 3, .jitter = 0.1};
+    service->health = (struct config_health){.interval_us = 5000000,
+        .timeout_us = 2000000,
+        .rise = 2,
+        .fall = 3,
+        .jitter = 0.1,
+        .damping = {60000000, 300000000, 3, 1}};
     service->health.fast_interval_us = service->health.interval_us;
     service->strategy.options.path = load_text(load, "services.%s.options", service->name);
     service->strategy.options.json = "{}";

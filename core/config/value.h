@@ -82,8 +82,9 @@ struct block {
 
 extern const struct block config_block, listener_block, route_block, match_block, redirect_block,
     respond_block, rewrite_block, timeouts_block, route_timeouts_block, service_timeouts_block, service_block,
-    endpoint_block, health_block, filter_block, service_limits_block, route_limits_block, retry_block,
-    registry_block, registry_listen_block, admin_block, limits_block, drain_block, log_block, flat_block;
+    endpoint_block, health_block, damping_block, filter_block, service_limits_block, route_limits_block,
+    retry_block, registry_block, registry_listen_block, admin_block, limits_block, drain_block, log_block,
+    flat_block;
 extern const struct block *const config_blocks[]; /* NULL-terminated */
 
 extern const char *const retry_on_words[]; /* NULL-terminated; word n is bit n of config_retry.on */

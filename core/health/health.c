@@ -52,8 +52,9 @@ target_interval(const struct target *target)
 {
     const struct config_service *service = health_service(target->health, target->service);
     if (service == NULL || target->duty != DUTY_POLICY) return SUSPECT_INTERVAL_US;
-    bool is_changing = target->state == SLOT_UNPROVEN ||
-                       (target->state == SLOT_UNHEALTHY ? target->rise > 0 : target->fall > 0);
+    bool is_changing =
+        target->state == SLOT_UNPROVEN ||
+        (target->state == SLOT_UNHEALTHY ? target->rise > 0 && !target->damping.is_held : target->fall > 0);
     uint64_t us = is_changing && service->health.fast_interval_us != 0 ? service->health.fast_interval_us
                                                                        : service->health.interval_us;
     return us == 0 ? SUSPECT_INTERVAL_US : us;
@@ -179,6 +180,20 @@ is_observed(const struct target *target)
            target->health->counts[service - target->health->config->services].window_us != 0;
 }
 
+/* True: its state says so instead. Nobody is held down where nobody else is well. */
+static bool
+is_held_down(struct target *target, const struct config_service *service)
+{
+    const struct service_counts *counts = &target->health->counts[service - target->health->config->services];
+    uint64_t left_us = damping_left_us(&target->damping, &service->health.damping, clock_now_us());
+    char reason[128];
+    if (target->state != SLOT_UNHEALTHY || left_us == 0 || counts->healthy == 0) return false;
+    snprintf(reason, sizeof reason, "%u probes passed, but it is flapping: held down for %.3g s more",
+        target->rise, (double)left_us / 1e6);
+    target_state(target, SLOT_UNHEALTHY, reason);
+    return true;
+}
+
 /* The policy's word, turned into a state. What control or an operator set stays: draining, maintenance,
  * suspect. */
 static void
@@ -209,12 +224,16 @@ target_judge(struct target *target, const struct slot *cold, const struct probe_
     if (reason[0] == '\0' || !text_is_utf8(slice_of(reason))) reason_write(target, outcome, passed, reason);
     bool is_judgeable = cold->state == SLOT_UNPROVEN || cold->state == SLOT_HEALTHY ||
                         cold->state == SLOT_UNHEALTHY || cold->state == SLOT_EJECTED;
-    if (!is_judgeable || target->duty != DUTY_POLICY) return;
+    if (!is_judgeable || target->duty != DUTY_POLICY || service == NULL) return;
     /* Probes that pass do not end what requests that fail began: that is for the trial to say. */
     bool is_settled = cold->state == SLOT_HEALTHY || (cold->state == SLOT_EJECTED && is_observed(target));
-    if (judgement == JUDGE_HEALTHY && !is_settled) target_state(target, SLOT_HEALTHY, reason);
-    if (judgement == JUDGE_UNHEALTHY && cold->state != SLOT_UNHEALTHY)
+    if (judgement == JUDGE_HEALTHY && !is_settled && !is_held_down(target, service))
+        target_state(target, SLOT_HEALTHY, reason);
+    if (judgement == JUDGE_UNHEALTHY && cold->state != SLOT_UNHEALTHY) {
+        if (cold->state == SLOT_HEALTHY)
+            damping_fell(&target->damping, &service->health.damping, clock_now_us());
         target_state(target, SLOT_UNHEALTHY, reason);
+    }
 }
 
 /* For a script that talks to the endpoint. */

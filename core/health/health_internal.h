@@ -60,6 +60,12 @@ struct window { /* counters of a slot where the running window began, and the la
     uint32_t row_seen;                   /* errors in a row that observe() knows of */
 };
 
+struct damping { /* of one endpoint's verdicts */
+    double penalty;
+    uint64_t at_us; /* of which the penalty is */
+    bool is_held;
+};
+
 struct target { /* one incarnation of one slot */
     uint32_t slot, incarnation, service /* shm name id */, state /* as last seen */;
     uint64_t text_hash;
@@ -75,6 +81,7 @@ struct target { /* one incarnation of one slot */
     /* passive evidence */
     uint32_t failures_seen;
     struct window window;
+    struct damping damping;
     uint64_t trial_since_us; /* when the trial under way was first seen */
     struct {
         uint64_t at_us;
@@ -125,6 +132,11 @@ void target_schedule(struct target *target, uint64_t us);
 void target_state(struct target *target, enum slot_state state, const char *reason);
 /* The endpoint's name for a person; borrowed until the next call. */
 const char *endpoint_id(struct health *health, uint32_t slot);
+
+/* ---- damping.c */
+void damping_fell(struct damping *damping, const struct config_damping *rules, uint64_t now_us);
+/* How much longer it is held down; 0: it may rise. */
+uint64_t damping_left_us(struct damping *damping, const struct config_damping *rules, uint64_t now_us);
 
 /* ---- passive.c */
 /* What was counted up to now belongs to no window. */

@@ -76,6 +76,8 @@ prints_every_kind_of_route_and_service(void **state)
         "  c: {endpoints: [\"a:1\"], health: {policy: passive}}\n"
         "  d: {endpoints: [\"a:1\"], health: {passive: {window: 3s, policy: passive}, rise: 7}}\n"
         "  e: {endpoints: [\"a:1\"], health: {policy: passive, window: 4s, passive: on}}\n"
+        "  f: {endpoints: [\"a:1\"], health: {damping: off}}\n"
+        "  g: {endpoints: [\"a:1\"], health: {damping: {suppress: 2.25, max: 90s}}}\n"
         "registry: {url: \"http://a:1\", protocol: http, poll_interval: 3s}\n"
         "admin: {}\n"
         "lua_path: [., ./lua, ../up, /abs]\n"

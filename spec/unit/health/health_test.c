@@ -700,6 +700,99 @@ probes_many_endpoints_no_more_than_256_at_once(void **state)
     assert_int_equal(world->backend.connections, MANY);
 }
 
+/* ---- damping */
+
+static void
+holds_down_what_falls_and_rises_and_lets_it_go_when_it_was_quiet(void **state)
+{
+    struct damping damping = {0};
+    const struct config_damping rules = {60000000, 300000000, 3, 1};
+    uint64_t now = 1000000;
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        damping_fell(&damping, &rules, now += 1000000);
+        assert_int_equal(damping_left_us(&damping, &rules, now), 0);
+    }
+    damping_fell(&damping, &rules, now += 1000000); /* the fourth: 4 less what decayed in 6 s */
+    uint64_t left = damping_left_us(&damping, &rules, now);
+    assert_true(left > 115000000 && left < 120000000); /* log2(3.93) minutes */
+    assert_true(damping_left_us(&damping, &rules, now + 60000000) < left - 59000000);
+    assert_true(
+        damping_left_us(&damping, &rules, now + left - 1000) > 0); /* below suppress is not yet reuse */
+    assert_int_equal(damping_left_us(&damping, &rules, now + left), 0);
+
+    for (int i = 0; i < 200; i++)
+        damping_fell(&damping, &rules, now += 1000);
+    assert_true(damping_left_us(&damping, &rules, now) <= 300000001); /* max, whatever came before */
+    damping = (struct damping){0};
+    for (int i = 0; i < 200; i++) { /* a fall a minute adds up to 2 */
+        damping_fell(&damping, &rules, now += 60000000);
+        assert_int_equal(damping_left_us(&damping, &rules, now), 0);
+    }
+    const struct config_damping off = {0};
+    damping.is_held = true;
+    damping_fell(&damping, &off, now);
+    assert_int_equal(damping_left_us(&damping, &off, now), 0);
+}
+
+static void
+says_of_an_endpoint_that_it_is_held_down_and_probes_it_at_leisure(void **state)
+{
+    struct world *world = *state;
+    char reason[128];
+    world->service.health.damping = (struct config_damping){400000, 4000000, 0.5, 0.4};
+    uint16_t port = refusing_port();
+    uint32_t slot = endpoint_add(world, "a", port, SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    struct backend other;
+    backend_listen(&other, world->base, 0, ok_answer);
+    endpoint_add(world, "b", other.port, SLOT_HEALTHY);
+    health_refresh(world->health);
+    WAIT_FOR(world, state_of(world, slot, NULL) == SLOT_UNHEALTHY);
+    uint64_t fell = clock_now_us();
+    backend_listen(&world->backend, world->base, port, ok_answer);
+    WAIT_FOR(world, state_of(world, slot, reason) == SLOT_UNHEALTHY && strstr(reason, "flapping") != NULL);
+    assert_non_null(strstr(reason, "probes passed, but it is flapping: held down for 0."));
+    WAIT_FOR(world, state_of(world, slot, reason) == SLOT_HEALTHY);
+    assert_true(
+        clock_now_us() - fell >= 500000); /* log2(1 / 0.4) × 400 ms, less what one turn of the loop takes */
+    backend_close(&other);
+}
+
+static void
+holds_down_nobody_where_no_other_is_well(void **state)
+{
+    struct world *world = *state;
+    char reason[128];
+    world->service.health.damping = (struct config_damping){3600000000, 3600000000000, 0.5, 0.4};
+    uint16_t port = refusing_port();
+    uint32_t slot = endpoint_add(world, "a", port, SLOT_HEALTHY);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, state_of(world, slot, NULL) == SLOT_UNHEALTHY);
+    run_for(world, 150000); /* a scan has seen that nobody is healthy */
+    backend_listen(&world->backend, world->base, port, ok_answer);
+    WAIT_FOR(world, state_of(world, slot, reason) == SLOT_HEALTHY);
+}
+
+/* The policy's own interval is an hour: only the fast one explains that its verdict comes. */
+static void
+probes_at_the_fast_interval_while_a_verdict_changes(void **state)
+{
+    struct world *world = *state;
+    world->service.health.interval_us = 3600000000;
+    world->service.health.fast_interval_us = 10000;
+    backend_listen(&world->backend, world->base, 0, "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n");
+    uint32_t slot = endpoint_add(world, "a", world->backend.port, SLOT_UNPROVEN);
+    policy.fall = 10;
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(
+        world, state_of(world, slot, NULL) == SLOT_UNHEALTHY); /* unproven: ten probes, not one an hour */
+    run_for(world, 100000);
+    unsigned plans = policy.plans; /* and then the verdict stands */
+    run_for(world, 200000);
+    assert_int_equal(policy.plans, plans);
+}
+
 /* ---- suspects */
 
 static void
@@ -1135,6 +1228,10 @@ main(void)
         TEST(refuses_a_path_that_would_end_the_request_line),
         TEST(does_not_touch_what_drains_or_is_in_maintenance),
         TEST(probes_many_endpoints_no_more_than_256_at_once),
+        cmocka_unit_test(holds_down_what_falls_and_rises_and_lets_it_go_when_it_was_quiet),
+        TEST(says_of_an_endpoint_that_it_is_held_down_and_probes_it_at_leisure),
+        TEST(holds_down_nobody_where_no_other_is_well),
+        TEST(probes_at_the_fast_interval_while_a_verdict_changes),
         TEST(tells_of_a_suspect_that_refuses_and_keeps_one_that_answers),
         TEST(connects_to_suspects_of_services_without_a_policy),
         TEST(probes_at_once_what_fails_under_traffic),

@@ -13,10 +13,16 @@
 #include "core/shm/dict.h"
 #include "core/shm/meter.h"
 
-struct native {                  /* exactly one of key and set */
+/* Our heap is not under the cap of Lua's: a script may hold this many, and so many prefixes in all its sets.
+ */
+enum { NATIVES_MAX = 4096, PREFIXES_MAX = 1 << 18 };
+
+struct native {
     struct native **link, *next; /* of its script's list */
-    struct crypto_key *key;
+    struct script *script;
+    struct crypto_key *key; /* this or set */
     struct ipset *set;
+    uint32_t prefixes; /* of the set */
 };
 
 static char dict_text[DICT_VALUE_BYTES]; /* the last string that fg_dict_get read */
@@ -282,13 +288,15 @@ set_of(const struct fg_ipset *set)
 static uint64_t
 native_keep(struct script *script, struct crypto_key *key, struct ipset *set)
 {
-    struct native *native = script == NULL ? NULL : calloc(1, sizeof *native);
+    bool has_room = script != NULL && script->native_count < NATIVES_MAX;
+    struct native *native = has_room ? calloc(1, sizeof *native) : NULL;
     if (native == NULL) {
         crypto_key_free(key);
         ipset_free(set);
         return 0;
     }
-    *native = (struct native){&script->natives, script->natives, key, set};
+    *native = (struct native){&script->natives, script->natives, script, key, set, 0};
+    script->native_count++;
     if (native->next != NULL) native->next->link = &native->next;
     script->natives = native;
     return (uint64_t)(uintptr_t)native;
@@ -299,6 +307,8 @@ native_drop(struct native *native)
 {
     *native->link = native->next;
     if (native->next != NULL) native->next->link = native->link;
+    native->script->native_count--;
+    native->script->prefix_count -= native->prefixes;
     crypto_key_free(native->key);
     ipset_free(native->set);
     free(native);
@@ -320,6 +330,13 @@ fg_ipset_free(struct fg_ipset *set)
     set->handle = 0;
 }
 
+int
+fg_natives_are_full(const struct script *script)
+{
+    return script != NULL &&
+           (script->native_count >= NATIVES_MAX || script->prefix_count >= PREFIXES_MAX / 2);
+}
+
 void
 natives_free(struct script *script)
 {
@@ -337,7 +354,7 @@ key_keep(struct script *script, struct crypto_key *made, const char *why, struct
         return why;
     }
     key->handle = native_keep(script, made, NULL);
-    return key->handle != 0 ? NULL : "out of memory";
+    return key->handle != 0 ? NULL : "too many keys and address sets are in use";
 }
 
 const char *
@@ -409,7 +426,12 @@ int
 fg_ipset_add(const struct fg_ipset *set, const char *text, size_t len)
 {
     if (set_of(set) == NULL || text == NULL) return IPSET_BAD;
-    return (int)ipset_add(set_of(set), (struct slice){text, len});
+    struct native *native = (struct native *)(uintptr_t)set->handle;
+    if (native->script->prefix_count >= PREFIXES_MAX) return IPSET_MEMORY;
+    enum ipset_result result = ipset_add(native->set, (struct slice){text, len});
+    native->prefixes += result == IPSET_OK;
+    native->script->prefix_count += result == IPSET_OK;
+    return (int)result;
 }
 
 int

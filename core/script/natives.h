@@ -88,5 +88,7 @@ int fg_ipset_new(struct script *script, struct fg_ipset *set);              /* 0
 int fg_ipset_add(const struct fg_ipset *set, const char *text, size_t len); /* enum ipset_result */
 int fg_ipset_has(const struct fg_ipset *set, const char *ip, size_t len);
 void fg_ipset_free(struct fg_ipset *set); /* its finaliser */
+/* 1: keys or sets that Lua no longer knows should be collected before another is made. */
+int fg_natives_are_full(const struct script *script);
 
 #endif

@@ -116,6 +116,7 @@ struct script {
     size_t local_counter_count;
     struct shm *own_shm;    /* the checker's, for dictionaries and metrics; made when asked for */
     struct native *natives; /* natives.c: what Lua holds on our heap */
+    uint32_t native_count, prefix_count;
     uint64_t log_window_us;
     unsigned logged_in_window;
 };

@@ -56,6 +56,7 @@ int fg_ipset_new(struct script *script, struct fg_ipset *set);
 int fg_ipset_add(const struct fg_ipset *set, const char *text, size_t len);
 int fg_ipset_has(const struct fg_ipset *set, const char *ip, size_t len);
 void fg_ipset_free(struct fg_ipset *set);
+int fg_natives_are_full(const struct script *script);
 ]]
 
 return {

@@ -316,6 +316,7 @@ local function keys(extra, script)
 
     function extra.public_key(source)
         local made, wrong = ffi.new("struct fg_key"), nil
+        if C.fg_natives_are_full(script) == 1 then collectgarbage() end
         if type(source) == "string" then
             wrong = C.fg_key_pem(script, source, #source, made)
             wrong = wrong ~= nil and to_string(wrong) or nil
@@ -347,12 +348,14 @@ local function ip_sets(extra, script)
             error("gateway.ip_set: expected a list of addresses and CIDRs, got " .. type(list), 2)
         end
         local made = ffi.new("struct fg_ipset")
-        if C.fg_ipset_new(script, made) == 0 then error("gateway.ip_set: out of memory", 2) end
+        if C.fg_natives_are_full(script) == 1 then collectgarbage() end
+        local full = "gateway.ip_set: too many address sets are in use"
+        if C.fg_ipset_new(script, made) == 0 then error(full, 2) end
         for _, entry in ipairs(list) do
             entry = tostring(entry)
             local result = C.fg_ipset_add(made, entry, #entry)
             if result == 1 then error("ip_set: no CIDR: " .. entry, 2) end
-            if result ~= 0 then error("gateway.ip_set: out of memory", 2) end
+            if result ~= 0 then error(full, 2) end
         end
         return made
     end

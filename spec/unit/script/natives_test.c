@@ -156,6 +156,31 @@ too_many_series_are_counted_in_one(void **state)
     fixture_fini(&f);
 }
 
+/* Our heap is under no cap of Lua's: what a script lets go is collected, what it keeps is bounded. */
+static void
+keys_and_sets_are_bounded(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_init(&f);
+    fixture_strategy(&f, 0, "/mem/plugin.lua",
+        STRATEGY("for i = 1, 20000 do gateway.ip_set { '10.0.0.0/8' } end "
+                 "local jwk, kept = { kty = 'oct', k = ('A'):rep(44) }, {} "
+                 "local key, wrong repeat key, wrong = gateway.public_key(jwk) kept[#kept + 1] = key until "
+                 "not key "
+                 "assert(#kept == 4096 and wrong:find('too many'), wrong) "
+                 "assert(not pcall(gateway.ip_set, {})) "
+                 "kept, key = nil, nil "
+                 "assert(gateway.public_key(jwk)) "
+                 "local list = {} for i = 1, 300000 do list[i] = '10.0.0.1' end "
+                 "assert(not pcall(gateway.ip_set, list)) "
+                 "assert(gateway.ip_set { '10.0.0.1' }:has('10.0.0.1'))",
+            ""),
+        "{}");
+    fixture_load(&f);
+    fixture_fini(&f);
+}
+
 /* What Lua's FFI could be made to pass. */
 static void
 functions_check_every_argument(void **state)
@@ -235,6 +260,7 @@ main(void)
         cmocka_unit_test(a_reload_finds_what_the_last_generation_wrote),
         cmocka_unit_test(counting_in_a_known_series_makes_no_garbage),
         cmocka_unit_test(too_many_series_are_counted_in_one),
+        cmocka_unit_test(keys_and_sets_are_bounded),
         cmocka_unit_test(functions_check_every_argument),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

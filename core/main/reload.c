@@ -51,15 +51,27 @@ generation_close(struct generation_file *file)
     *file = (struct generation_file){.fd = -1};
 }
 
+static bool
+name_filters(struct supervisor *sv, const struct config_filter *filters, size_t count)
+{
+    bool ok = true;
+    for (size_t i = 0; i < count; i++)
+        ok &= shm_name_add(sv->shm, slice_of(filters[i].plugin.name)) != UINT32_MAX;
+    return ok;
+}
+
 bool
 generation_name(struct supervisor *sv, const struct config *config)
 {
     bool ok = shm_name_add(sv->shm, SLICE_LIT(PROXY_FETCH_ROUTE)) != UINT32_MAX;
-    for (size_t i = 0; i < config->route_count; i++)
+    for (size_t i = 0; i < config->route_count; i++) {
         ok &= shm_name_add(sv->shm, slice_of(config->routes[i].name)) != UINT32_MAX;
+        ok &= name_filters(sv, config->routes[i].filters, config->routes[i].filter_count);
+    }
     for (size_t i = 0; i < config->service_count; i++) {
         ok &= shm_name_add(sv->shm, slice_of(config->services[i].name)) != UINT32_MAX;
         ok &= shm_name_add(sv->shm, slice_of(config->services[i].strategy.name)) != UINT32_MAX;
+        ok &= name_filters(sv, config->services[i].filters, config->services[i].filter_count);
         if (config->services[i].health.enabled)
             ok &= shm_name_add(sv->shm, slice_of(config->services[i].health.policy.name)) != UINT32_MAX;
     }

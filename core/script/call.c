@@ -119,17 +119,14 @@ plugin_fault(
         F_US("for", SCRIPT_QUARANTINE_US), F_STR("message", message));
 }
 
-bool
-script_call(struct script *script, struct plugin *plugin, int arguments, int results, uint64_t budget_us,
+/* Takes the error on top of L, counts it and logs it. */
+static void
+call_failed(struct script *script, struct plugin *plugin, lua_State *L, int status, bool overran,
     const char *callback)
 {
     char message[200];
     unsigned weight = 1;
-    script_enter(script, plugin, budget_us);
-    int status = lua_pcall(script->L, arguments, results, 0);
-    bool overran = script_leave(script);
-    if (LIKELY(status == 0)) return true;
-    state_take_error(script->L, status, message, sizeof message);
+    state_take_error(L, status, message, sizeof message);
     if (status == LUA_ERRMEM) { /* what the call left is garbage now; without it the others have room again */
         weight = SCRIPT_ERRORS_MAX;
         lua_gc(script->L, LUA_GCCOLLECT, 0);
@@ -142,5 +139,29 @@ script_call(struct script *script, struct plugin *plugin, int arguments, int res
         }
     }
     plugin_fault(script, plugin, callback, message, weight);
+}
+
+bool
+script_call(struct script *script, struct plugin *plugin, int arguments, int results, uint64_t budget_us,
+    const char *callback)
+{
+    script_enter(script, plugin, budget_us);
+    int status = lua_pcall(script->L, arguments, results, 0);
+    bool overran = script_leave(script);
+    if (LIKELY(status == 0)) return true;
+    call_failed(script, plugin, script->L, status, overran, callback);
     return false;
+}
+
+enum resume_end
+task_resume(struct script *script, struct plugin *plugin, lua_State *thread, int arguments,
+    uint64_t budget_us, const char *callback)
+{
+    script_enter(script, plugin, budget_us);
+    int status = lua_resume(thread, arguments);
+    bool overran = script_leave(script);
+    if (LIKELY(status == 0)) return RESUME_DONE;
+    if (LIKELY(status == LUA_YIELD)) return RESUME_YIELDED;
+    call_failed(script, plugin, thread, status, overran, callback);
+    return RESUME_FAILED;
 }

@@ -89,8 +89,9 @@ bool filter_wants_log(const struct script *script, uint32_t route, uint32_t serv
 /* NULL: out of memory. `request` and what it points to must outlive the chain. */
 MUST_CHECK
 struct filter_chain *filter_begin(struct script *script, struct filter_request *request);
-/* Runs on_request of what has not run yet: first of the route's filters, then, after FILTER_GO, of the
- * service's when called again with the service that is final. */
+/* Runs on_request of what has not run yet: first of the route's filters (and, where one calls set_route, of
+ * that route's), then, after FILTER_GO, of the service's when called again with the service that is final. A
+ * list runs once a request; called again after a further change it runs what that brought about. */
 MUST_CHECK
 enum filter_verdict filter_run_request(struct filter_chain *chain);
 /* Runs on_response of the filters whose on_request ran, in the reverse order. */
@@ -120,7 +121,7 @@ void script_task_body(struct script_task *task, bool ok, struct slice body, cons
 /* Once, before the first stream: who runs what waits. Starts gateway.every's timers. */
 MUST_CHECK
 bool script_set_host(struct script *script, const struct script_host *host);
-/* A newer generation serves: timers stop, spawned functions finish. */
+/* A newer generation serves: timers stop, spawned functions finish. script_free ends those that have not. */
 void script_retire(struct script *script);
 /* Functions that it spawned still run: the proxy frees it later. */
 bool script_is_busy(const struct script *script);

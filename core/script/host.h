@@ -33,7 +33,8 @@ struct fetch_answer {    /* lives until the callback returns */
 struct script_host {
     void *context;
     struct event_base *base;
-    /* Around whatever the script's own timers start. */
+    /* Around whatever the script's own timers start. They do not nest: fetch's `done` and script_task_body
+     * come from between them. */
     void (*enter)(void *context);
     void (*leave)(void *context);
     /* Starts an exchange; `done` comes once, never before this returns, unless it is cancelled. NULL:
@@ -45,7 +46,8 @@ struct script_host {
     void (*fetch_cancel)(struct fetch *fetch);
     /* Collects the request's body, at most `max` bytes; then, never before this returns, script_task_body.
      * False: there is none to be had any more, the request has been sent on. A wait for the client's bytes
-     * counts by client_body_gap and body_rate, not by timeouts.filter. */
+     * counts by client_body_gap and body_rate, not by timeouts.filter. A chain that has ended or failed
+     * meanwhile is forgotten with its task: no answer may come for it. */
     bool (*body)(void *stream, struct script_task *task, size_t max);
     /* A chain that answered FILTER_WAIT is over its phase: ask filter_verdict. Called between enter and
      * leave. */

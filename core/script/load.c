@@ -1,4 +1,4 @@
-#include "core/script/script_internal.h"
+#include "core/script/filter_internal.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -49,7 +49,7 @@ is_option_error(const struct config_plugin *plugin, const char *line)
 
 /* An option error names its place in the YAML, one a line; everything else the line of the Lua file. */
 static void
-load_diag(struct script *script, const struct config_plugin *plugin, const char *service, const char *message,
+load_diag(struct script *script, const struct config_plugin *plugin, const char *owner, const char *message,
     struct diags *diags)
 {
     const char *text = message;
@@ -66,7 +66,7 @@ load_diag(struct script *script, const struct config_plugin *plugin, const char 
     }
     int line = split_line(message, display_name(plugin->file), &text);
     struct place place = line == 0 ? plugin->place : (struct place){plugin->file, line, 0};
-    diag_add(diags, DIAG_ERROR, place, NULL, "service %s, plug-in %s: %s", service, plugin->name, text);
+    diag_add(diags, DIAG_ERROR, place, NULL, "%s, plug-in %s: %s", owner, plugin->name, text);
 }
 
 /* The exported state of the same service's strategy in the generation before, as JSON on top of script's
@@ -95,8 +95,17 @@ push_previous(struct script *script, struct script *previous, const struct servi
     lua_pushnil(script->L);
 }
 
-/* Pushes loader and its arguments: index and name of the service, plug-in, file, chunk name, options as JSON,
- * options' path. */
+/* Pushes the file, its chunk name, the options as JSON and their path. */
+void
+load_push(lua_State *L, const struct config_plugin *plugin)
+{
+    lua_pushstring(L, plugin->file);
+    lua_pushstring(L, display_name(plugin->file));
+    lua_pushstring(L, plugin->options.json == NULL ? "{}" : plugin->options.json);
+    lua_pushstring(L, plugin->options.path);
+}
+
+/* Pushes loader and its arguments: index and name of the service, plug-in, and what load_push says. */
 static void
 push_load(
     struct script *script, int loader, const struct service *service, const struct config_plugin *plugin)
@@ -106,28 +115,33 @@ push_load(
     lua_pushinteger(L, service - script->services);
     lua_pushstring(L, service->config->name);
     lua_pushstring(L, plugin->name);
-    lua_pushstring(L, plugin->file);
-    lua_pushstring(L, display_name(plugin->file));
-    lua_pushstring(L, plugin->options.json == NULL ? "{}" : plugin->options.json);
-    lua_pushstring(L, plugin->options.path);
+    load_push(L, plugin);
 }
 
-/* A registry reference to the value at `index`, LUA_NOREF for nil. */
-static int
-keep(lua_State *L, int index)
+int
+load_keep(lua_State *L, int index)
 {
     if (lua_isnil(L, index)) return LUA_NOREF;
     lua_pushvalue(L, index);
     return luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
-static void
-load_failed(struct script *script, int status, const struct config_plugin *plugin, const char *service,
+void
+load_failed(struct script *script, int status, const struct config_plugin *plugin, const char *owner,
     struct diags *diags)
 {
     char message[1024];
     state_take_error(script->L, status, message, sizeof message);
-    load_diag(script, plugin, service, message, diags);
+    load_diag(script, plugin, owner, message, diags);
+}
+
+static void
+service_failed(struct script *script, int status, const struct config_plugin *plugin, const char *service,
+    struct diags *diags)
+{
+    char owner[256];
+    snprintf(owner, sizeof owner, "service %s", service);
+    load_failed(script, status, plugin, owner, diags);
 }
 
 static void
@@ -141,18 +155,18 @@ load_strategy(struct script *script, struct service *service, struct script *pre
     int status = state_load_call(script, 8, 7);
     script->running = NULL;
     if (status != 0) {
-        load_failed(script, status, &service->config->strategy, service->config->name, diags);
+        service_failed(script, status, &service->config->strategy, service->config->name, diags);
         lua_settop(L, top);
         return;
     }
     struct plugin *plugin = &service->strategy;
-    plugin->self = keep(L, top + 1);
-    plugin->hot = keep(L, top + 2);
-    plugin->on_change = keep(L, top + 3);
-    plugin->on_result = keep(L, top + 4);
-    service->offered_ref = keep(L, top + 5);
-    service->scratch_ref = keep(L, top + 6);
-    service->all_ref = keep(L, top + 7);
+    plugin->self = load_keep(L, top + 1);
+    plugin->hot = load_keep(L, top + 2);
+    plugin->on_change = load_keep(L, top + 3);
+    plugin->on_result = load_keep(L, top + 4);
+    service->offered_ref = load_keep(L, top + 5);
+    service->scratch_ref = load_keep(L, top + 6);
+    service->all_ref = load_keep(L, top + 7);
     plugin->is_loaded = true;
     lua_settop(L, top);
 }
@@ -170,9 +184,9 @@ load_policy(struct script *script, struct service *service, const char *kind, st
     int status = state_load_call(script, 8, 3);
     script->running = NULL;
     if (status != 0) {
-        load_failed(script, status, config, service->config->name, diags);
+        service_failed(script, status, config, service->config->name, diags);
     } else {
-        plugin->self = keep(L, top + 1);
+        plugin->self = load_keep(L, top + 1);
         plugin->is_loaded = true;
         service->policy_probes |= lua_toboolean(L, top + 2) != 0;
         if (lua_isnumber(L, top + 3)) {
@@ -195,4 +209,5 @@ load_plugins(struct script *script, struct script *previous, struct diags *diags
         if (health->passive.name != NULL)
             load_policy(script, service, "passive", &service->passive, &health->passive, diags);
     }
+    if (script->filters != NULL) filters_load(script, diags);
 }

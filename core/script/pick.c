@@ -163,7 +163,7 @@ view_take(struct script *script, struct script_request *request)
     unsigned at = script->next_request++ % SCRIPT_VIEWS;
     struct fg_request *view = script->requests[at];
     *view = (struct fg_request){
-        request->attempt, request->service, (uint64_t)(uintptr_t)request, (uint64_t)(uintptr_t)script};
+        request->attempt, request->service, (uint64_t)(uintptr_t)request, (uint64_t)(uintptr_t)script, 0};
     lua_rawgeti(script->L, LUA_REGISTRYINDEX, script->request_refs[at]);
     return view;
 }

@@ -7,7 +7,7 @@
 #include <sys/random.h>
 
 #include "core/base/clock.h"
-#include "core/script/script_internal.h"
+#include "core/script/filter_internal.h"
 
 enum { PROBE_TEXT_BYTES = 1024 };
 
@@ -19,8 +19,8 @@ name_id(const struct script *script, const char *name)
 
 /* One word a service and kind, found again by the successor of a worker that was killed inside the plug-in. A
  * new generation begins with a clean slate: its script may be another. */
-static _Atomic uint64_t *
-stuck_word(const struct script *script, const char *kind, const char *service, bool is_new_generation)
+_Atomic uint64_t *
+script_stuck_word(const struct script *script, const char *kind, const char *service, bool is_new_generation)
 {
     char name[SHM_NAME_BYTES];
     if (script->env.shm == NULL) return NULL;
@@ -31,8 +31,8 @@ stuck_word(const struct script *script, const char *kind, const char *service, b
     return word;
 }
 
-static struct plugin
-plugin_of(const struct script *script, const struct config_plugin *plugin, const char *service)
+struct plugin
+script_plugin(const struct script *script, const struct config_plugin *plugin, const char *service)
 {
     return (struct plugin){.name = plugin->name == NULL ? "" : plugin->name,
         .service = service,
@@ -59,12 +59,12 @@ make_services(struct script *script, bool is_new_generation)
         service->limit = service->config->queue.active_per_endpoint;
         service->offered_ref = service->scratch_ref = service->all_ref = LUA_NOREF;
         service->tier = TIER_COUNT;
-        service->strategy = plugin_of(script, &service->config->strategy, service->config->name);
-        service->policy = plugin_of(script, &service->config->health.policy, service->config->name);
-        service->passive = plugin_of(script, &service->config->health.passive, service->config->name);
+        service->strategy = script_plugin(script, &service->config->strategy, service->config->name);
+        service->policy = script_plugin(script, &service->config->health.policy, service->config->name);
+        service->passive = script_plugin(script, &service->config->health.passive, service->config->name);
         if (script->env.role == SCRIPT_WORKER) {
             service->strategy.stuck_until_us =
-                stuck_word(script, "strategy", service->config->name, is_new_generation);
+                script_stuck_word(script, "strategy", service->config->name, is_new_generation);
         }
         if (service->name_id < SHM_NAMES_MAX) script->service_by_name[service->name_id] = (uint32_t)i + 1;
     }
@@ -85,6 +85,8 @@ script_new(const struct script_env *env, struct script *previous, struct diags *
     if ((script->random[0] | script->random[1]) == 0) script->random[0] = 1;
     script->serial = script_random(script) | 1;
     if (!make_services(script, previous != NULL)) goto fail;
+    if (!tasks_make(script)) goto fail;
+    if (env->role != SCRIPT_CONTROL && !filters_make(script, previous != NULL)) goto fail;
     script->L = state_new(script);
     if (script->L == NULL || !state_load_runtime(script, diags)) goto fail;
     guard_prepare();
@@ -102,7 +104,9 @@ void
 script_free(struct script *script)
 {
     if (script == NULL) return;
+    tasks_free(script);
     if (script->L != NULL) lua_close(script->L);
+    filters_free(script);
     heap_destroy(script->heap);
     natives_free(script);
     for (uint32_t i = 0; i < script->slot_cap; i++) {
@@ -128,8 +132,8 @@ script_strategy_name(const struct script *script, uint32_t service)
     return service < script->service_count ? script->services[service].strategy.name : "";
 }
 
-static void
-status_row(const struct plugin *plugin, struct script_status *row)
+void
+script_status_row(const struct plugin *plugin, struct script_status *row)
 {
     *row =
         (struct script_status){.plugin = plugin->name, .service = plugin->service, .errors = plugin->errors};
@@ -144,11 +148,11 @@ script_status(struct script *script, struct script_status *rows, size_t cap)
     size_t count = 0;
     for (size_t i = 0; i < script->service_count; i++) {
         const struct service *service = &script->services[i];
-        if (service->strategy.is_loaded && count < cap) status_row(&service->strategy, &rows[count++]);
-        if (service->policy.is_loaded && count < cap) status_row(&service->policy, &rows[count++]);
-        if (service->passive.is_loaded && count < cap) status_row(&service->passive, &rows[count++]);
+        if (service->strategy.is_loaded && count < cap) script_status_row(&service->strategy, &rows[count++]);
+        if (service->policy.is_loaded && count < cap) script_status_row(&service->policy, &rows[count++]);
+        if (service->passive.is_loaded && count < cap) script_status_row(&service->passive, &rows[count++]);
     }
-    return count;
+    return count + filters_status(script, rows + count, cap - count);
 }
 
 size_t

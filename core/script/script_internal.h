@@ -83,6 +83,8 @@ struct service {
 
 struct script {
     struct script_env env;
+    struct filters *filters; /* filter_internal.h; NULL in control */
+    struct tasks *tasks;
     lua_State *L;
     struct heap *heap;
     size_t used_bytes, gc_next_bytes, memory_cap_bytes;
@@ -156,6 +158,12 @@ bool script_leave(struct script *script);
 MUST_CHECK
 bool script_call(struct script *script, struct plugin *plugin, int arguments, int results, uint64_t budget_us,
     const char *callback);
+/* lua_resume between enter and leave, likewise. Of RESUME_FAILED the thread is dead. tasks_abandon, called in
+ * between, makes every thread one that may not be touched again: then RESUME_FAILED. */
+enum resume_end { RESUME_DONE, RESUME_YIELDED, RESUME_FAILED };
+MUST_CHECK
+enum resume_end task_resume(struct script *script, struct plugin *plugin, lua_State *thread, int arguments,
+    uint64_t budget_us, const char *callback);
 void plugin_fault(
     struct script *script, struct plugin *plugin, const char *callback, const char *message, unsigned weight);
 bool plugin_is_quarantined(struct script *script, struct plugin *plugin);
@@ -170,6 +178,25 @@ void script_push_view(lua_State *L, struct member *member);
 
 /* At its service's limit of active requests. Hot. */
 bool member_is_full(const struct member *member);
+
+/* task.c: the lua_State was dropped and a new one, with a new `serial`, stands in its place. What waited in
+ * the old one fails, a turn later; spawned functions are gone, timers are those of the new one. Outside Lua;
+ * touches nothing of the old state. */
+void tasks_abandon(struct script *script);
+
+/* The word by which all workers know that a plug-in does not return; NULL without a segment. */
+_Atomic uint64_t *script_stuck_word(
+    const struct script *script, const char *kind, const char *name, bool is_new_generation);
+struct plugin script_plugin(
+    const struct script *script, const struct config_plugin *plugin, const char *service);
+void script_status_row(const struct plugin *plugin, struct script_status *row);
+
+/* load.c, for every kind of plug-in. The error is on top of the stack; `owner` is "service x" or "route x".
+ */
+void load_push(lua_State *L, const struct config_plugin *plugin);
+void load_failed(struct script *script, int status, const struct config_plugin *plugin, const char *owner,
+    struct diags *diags);
+int load_keep(lua_State *L, int index); /* a registry reference, LUA_NOREF for nil */
 
 /* load.c: new()s every plug-in that this role runs; complaints go into diags. */
 void load_plugins(struct script *script, struct script *previous, struct diags *diags);

@@ -1,4 +1,4 @@
-#include "core/script/script_internal.h"
+#include "core/script/filter_internal.h"
 
 #include <errno.h>
 #include <luajit.h>
@@ -169,6 +169,11 @@ push_host(lua_State *L, struct script *script)
     lua_setfield(L, -2, "zone");
     lua_pushstring(L, fg_layout());
     lua_setfield(L, -2, "layout");
+    lua_pushstring(L, fg_filter_layout());
+    lua_setfield(L, -2, "filter_layout");
+    tasks_push_host(L, script);
+    timers_push_host(L, script);
+    log_push_host(L, script);
     lua_pushstring(L, fg_natives_layout());
     lua_setfield(L, -2, "natives_layout");
     push_paths(L, "lua_path", script->env.config->lua_path);
@@ -234,6 +239,7 @@ load_runtime(lua_State *L)
     script->dialog_ref = ref_field(L, table, "dialog");
     script->dialog_end_ref = ref_field(L, table, "dialog_end");
     take_views(L, script, table);
+    filters_take_runtime(L, script, table);
     return 0;
 }
 

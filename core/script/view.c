@@ -11,6 +11,7 @@
 #include "core/base/clock.h"
 #include "core/base/text.h"
 #include "core/http/uri.h"
+#include "core/script/filter_view.h"
 #include "core/script/script_internal.h"
 
 enum {
@@ -29,14 +30,14 @@ fg_layout(void)
 #define OF(type, field) offsetof(struct type, field)
     snprintf(text, sizeof text,
         "fg_backend=%zu slot=%zu incarnation=%zu weight=%zu port=%zu effective_weight=%zu handle=%zu;"
-        "fg_request=%zu attempt=%zu service=%zu handle=%zu script=%zu;"
+        "fg_request=%zu attempt=%zu service_index=%zu handle=%zu script=%zu filter=%zu;"
         "fg_result=%zu status=%zu failure_number=%zu latency=%zu handle=%zu;"
         "fg_counter=%zu handle=%zu;fg_slice=%zu at=%zu len=%zu;",
         sizeof(struct fg_backend), OF(fg_backend, slot), OF(fg_backend, incarnation), OF(fg_backend, weight),
         OF(fg_backend, port), OF(fg_backend, effective_weight), OF(fg_backend, handle),
-        sizeof(struct fg_request), OF(fg_request, attempt), OF(fg_request, service), OF(fg_request, handle),
-        OF(fg_request, script), sizeof(struct fg_result), OF(fg_result, status),
-        OF(fg_result, failure_number), OF(fg_result, latency), OF(fg_result, handle),
+        sizeof(struct fg_request), OF(fg_request, attempt), OF(fg_request, service_index),
+        OF(fg_request, handle), OF(fg_request, script), OF(fg_request, filter), sizeof(struct fg_result),
+        OF(fg_result, status), OF(fg_result, failure_number), OF(fg_result, latency), OF(fg_result, handle),
         sizeof(struct fg_counter), OF(fg_counter, handle), sizeof(struct fg_slice), OF(fg_slice, at),
         OF(fg_slice, len));
 #undef OF
@@ -161,6 +162,8 @@ fg_request_header(const struct fg_request *view, const char *name, size_t len, s
 {
     const struct script_request *request = request_of(view);
     if (request == NULL) return -1;
+    if (view->filter != 0)
+        return filter_header((struct filter_chain *)(uintptr_t)view->filter, name, len, out);
     return out == NULL ? 0 : find_header(request->headers, (struct slice){name, len}, out);
 }
 
@@ -258,6 +261,7 @@ fg_request_set_cookie(const struct fg_request *view, const char *name, size_t na
     struct slice n = {name, name_len}, v = {value, value_len}, p = {path, path_len};
     char age[40] = "";
     if (request == NULL || request->arena == NULL) return FG_COOKIE_ENDED;
+    if (view->filter != 0) return FG_COOKIE_FILTER;
     if (name == NULL || !header_name_is_valid(n) || name_len > COOKIE_MAX) return FG_COOKIE_NAME;
     if (value == NULL || !is_cookie_value(v) || value_len > COOKIE_MAX) return FG_COOKIE_VALUE;
     if (path == NULL || !is_cookie_path(p) || path_len > COOKIE_MAX) return FG_COOKIE_PATH;
@@ -279,7 +283,9 @@ fg_request_bind(const struct fg_request *view, const struct fg_backend *backend)
     const struct script_request *request = request_of(view);
     struct member *member = member_of(backend);
     if (request == NULL) return -1;
-    if (member == NULL || member->service != view->service || member->tier == TIER_NEVER) return 0;
+    if (member == NULL || view->filter != 0 || member->service != view->service_index ||
+        member->tier == TIER_NEVER)
+        return 0;
     for (uint32_t i = 0; i < request->tried_count && i < 8; i++) {
         if (request->tried[i] == member->slot) return 0;
     }

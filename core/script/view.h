@@ -17,11 +17,12 @@ struct fg_backend {
     uint64_t handle;
 };
 
-/* One request. handle is the proxy's struct script_request, 0 while no callback runs for it. */
+/* One request. handle is the proxy's struct script_request, 0 while no callback runs for it; filter is its
+ * struct filter_chain, 0 in pick(). */
 struct fg_request {
     uint32_t attempt;
-    uint32_t service;
-    uint64_t handle, script;
+    uint32_t service_index;
+    uint64_t handle, script, filter;
 };
 
 /* How an attempt ended; valid inside on_result. latency in seconds. */
@@ -51,7 +52,8 @@ enum fg_cookie_error {
     FG_COOKIE_VALUE,
     FG_COOKIE_PATH,
     FG_COOKIE_MEMORY,
-    FG_COOKIE_ENDED
+    FG_COOKIE_ENDED,
+    FG_COOKIE_FILTER /* before pick(), where it would be lost */
 };
 
 /* "name:size field:offset ...;" of every struct above: what the loader compares. */

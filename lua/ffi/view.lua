@@ -11,8 +11,8 @@ struct fg_backend {
 };
 struct fg_request {
     const uint32_t attempt;
-    const uint32_t service;
-    const uint64_t handle, script;
+    const uint32_t service_index;
+    const uint64_t handle, script, filter;
 };
 struct fg_result {
     const int32_t status;

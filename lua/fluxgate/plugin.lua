@@ -100,6 +100,7 @@ function Loader:class(file, shown)
     local source, wrong = self.host.read(file)
     if not source then error(wrong, 0) end
     local env = sandbox.new(self:gateway(), find_module(self.host))
+    if self.host.running then env.coroutine.running = self.host.running end
     local chunk, message = load(source, "@" .. shown, "t", env)
     if not chunk then error(message, 0) end
     class = chunk()

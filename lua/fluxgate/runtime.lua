@@ -20,6 +20,8 @@ local plugin = require "fluxgate.plugin"
 local sandbox = require "fluxgate.sandbox"
 local views = require "fluxgate.views"
 local policies = require "fluxgate.policy"
+require("ffi.filter").check(host.filter_layout)
+local filter_views = require("fluxgate.filter_views").new(host)
 local C = ffi.C
 local script = ffi.cast("struct script *", host.script)
 local digest = ffi.new("uint8_t[32]")
@@ -49,7 +51,8 @@ host.hmac_sha256 = function(key, data)
     return ffi.string(digest, 32)
 end
 
-host.extra = host.extra or {}
+-- What only C can give beside these; checker and control have it too, so that a file loads alike everywhere.
+host.extra = require("fluxgate.tasks").extra(host)
 for name, value in pairs(require("fluxgate.natives").extra(script, host.natives_layout)) do
     host.extra[name] = value
 end
@@ -82,6 +85,9 @@ local runtime = {
     requests = views.requests, result = views.result, new_view = views.new_view, QUEUE = host.QUEUE,
     probe = policies.probe, judge = policies.judge, fleet = policies.fleet, observe = policies.observe,
     dialog = policies.dialog, dialog_end = policies.dialog_end,
+    new_request = views.new_request, new_response = filter_views.new_response, stages = filter_views.stages,
+    run_stage = filter_views.run_stage, log_request = filter_views.log_request,
+    log_response = filter_views.log_response,
 }
 
 function runtime.load_strategy(index, service_name, _, file, shown, json, options_path, previous)
@@ -99,6 +105,13 @@ function runtime.load_policy(index, service_name, _, file, shown, json, options_
     local service = service_object(index, service_name, options_path)
     local instance = loader:make(kind, file, shown, decode_options(json), service)
     return instance, kind == "policy" and instance.probe ~= nil, policies.window(instance)
+end
+
+-- `name` is the route's or the service's.
+function runtime.load_filter(name, file, shown, json, options_path)
+    local owner = { name = name, options_path = options_path }
+    local filter = loader:make("filter", file, shown, decode_options(json), owner)
+    return filter, filter.on_request, filter.on_response, filter.on_log
 end
 
 -- What a strategy hands to its successor in the next generation, as JSON; nil where it has nothing to hand

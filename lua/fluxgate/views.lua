@@ -25,8 +25,9 @@ local function read_only(kind)
     end
 end
 
+-- Called in tail position, as is given(): one level up is the script.
 local function no_field(kind, key)
-    error(kind .. " has no field '" .. tostring(key) .. "'", 3)
+    error(kind .. " has no field '" .. tostring(key) .. "'", 2)
 end
 
 -- backends
@@ -117,7 +118,7 @@ function views.new_view() return ffi.new("struct fg_backend") end
 -- requests
 local function given(found) -- the slice in `out` as a string; nil for none
     if found == 1 then return to_string(out.at, out.len) end
-    if found < 0 then error(OVER, 3) end
+    if found < 0 then error(OVER, 2) end
     return nil
 end
 
@@ -132,7 +133,7 @@ end
 local function context_of(self)
     local id = C.fg_request_ctx(self)
     if id > 0 then return contexts[id] end
-    if id < 0 then error(OVER, 3) end
+    if id < 0 then error(OVER, 2) end
     id = contexts[0]
     if id ~= 0 then contexts[0] = contexts[id] else id = #contexts + 1 end
     local context = {}
@@ -171,7 +172,7 @@ end
 
 function methods:bound(id)
     if type(id) ~= "string" then return nil end
-    local index = self.service + 1
+    local index = self.service_index + 1
     local map = views.by_id[index]
     if not map then
         map = {}
@@ -191,6 +192,7 @@ local SAME_SITE = { Lax = "Lax", Strict = "Strict", None = "None" }
 local COOKIE_ERRORS = {
     "the name is no token", "the value holds a blank, a control byte or one of \" , ; \\",
     "the path must begin with '/' and hold neither ';' nor control bytes", "out of memory", OVER,
+    "a filter runs before pick(), which sets cookies: use response:add_header",
 }
 local NO_OPTIONS = {}
 
@@ -231,6 +233,11 @@ ffi.metatype("struct fg_request", {
     __tostring = function() return "request" end,
     __metatable = false,
 })
+
+views.request_methods, views.request_fields = methods, request -- filter_views.lua adds those of filters
+views.out, views.given, views.no_field, views.read_only, views.OVER = out, given, no_field, read_only, OVER
+
+function views.new_request() return ffi.new("struct fg_request") end
 
 views.requests = {}
 for i = 1, 64 do views.requests[i] = ffi.new("struct fg_request") end

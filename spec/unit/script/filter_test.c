@@ -1,0 +1,610 @@
+#include "spec/unit/script/filters.h"
+
+#include <luajit.h>
+
+/* Loops are interpreted here: compiled ones take no hook. */
+static void
+compiler_off(struct world *w)
+{
+    (void)luaJIT_setmode(w->f.script->L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
+}
+
+#define ORDER(n)                                                                                             \
+    "function F:on_request(r) r:set_header('x-order', (r:header('x-order') or '') .. '" n "') end "          \
+    "function F:on_response(r, a) a:set_header('x-back', (a:header('x-back') or '') .. '" n "') end"
+
+static void
+runs_in_order_and_back_in_reverse(void **state)
+{
+    struct world w;
+    (void)state;
+    world_init(&w);
+    world_filter(&w, 2, ORDER("c"));
+    world_filter(&w, 0, ORDER("a"));
+    world_filter(&w, 0, ORDER("b"));
+    world_load(&w);
+    assert_true(filter_is_needed(w.f.script, 0, SLOT_NONE));
+    assert_true(filter_is_needed(w.f.script, 1, 0));
+    assert_false(filter_is_needed(w.f.script, 1, 1));
+    assert_int_equal(world_begin(&w), FILTER_GO);
+    assert_string_equal(world_header(&w, "x-order"), "ab");
+    assert_int_equal(filter_run_request(w.chain), FILTER_GO);
+    assert_string_equal(world_header(&w, "x-order"), "abc");
+    assert_int_equal(world_respond(&w, 200), FILTER_GO);
+    assert_string_equal(world_value(&w.answer_headers, "x-back"), "cba");
+    world_fini(&w);
+}
+
+static void
+ends_at_an_answer_that_those_before_it_see(void **state)
+{
+    struct world w;
+    (void)state;
+    world_init(&w);
+    world_filter(&w, 0, ORDER("a"));
+    world_filter(&w, 0,
+        "function F:on_request(r) r:answer(403, 'no', { ['X-Why'] = { 'one', 'two' } }) end "
+        "function F:on_response() error('ran') end");
+    world_filter(&w, 0, "function F:on_request() error('ran') end");
+    world_load(&w);
+    assert_int_equal(world_begin(&w), FILTER_ANSWERED);
+    assert_int_equal(w.request.answer->status, 403);
+    assert_int_equal(w.request.answer->body.len, 2);
+    assert_int_equal(w.request.answer->headers.count, 2);
+    assert_string_equal(world_value(&w.request.answer->headers, "x-why"), "one");
+    assert_int_equal(world_respond(&w, 403), FILTER_GO);
+    assert_string_equal(world_value(&w.answer_headers, "x-back"), "a");
+    world_fini(&w);
+}
+
+static void
+shows_and_changes_a_request(void **state)
+{
+    static const struct {
+        const char *code, *expected;
+    } rows[] = {
+        {"r:set_header('x-out', r:header('X-IN') .. r:cookie('sid') .. r.method .. r.path)",
+            "one7GET/things"},
+        {"r:set_header('x-out', r.id .. r.scheme .. r.route .. r.service)", "id-1httpsfirsta"},
+        {"r:set_header('x-out', r:header('x-twice'))", "a, b"},
+        {"r:set_header('x-twice', 'c') r:set_header('x-out', r:header('x-twice'))", "c"},
+        {"r:add_header('x-in', 'two') r:set_header('x-out', r:header('x-in'))", "one, two"},
+        {"r:remove_header('X-Twice') r:set_header('x-out', tostring(r:header('x-twice')))", "nil"},
+        {"r:add_header('cookie', 'b=2') r:set_header('x-out', r:cookie('b') .. r:headers().cookie)",
+            "2sid=7; b=2"},
+        {"local h = r:headers() r:set_header('x-out', h['x-in'] .. h['x-twice'])", "onea, b"},
+        {"r:set_path('/a/../b//%7ec') r:set_header('x-out', r.path)", "/b/~c"},
+        {"r:set_query('a=1') r:set_host('h:1') r:set_method('PUT') "
+         "r:set_header('x-out', r.query .. r.host .. r.method)",
+            "a=1h:1PUT"},
+        {"r:set_service('b') r:set_route('second') r:set_header('x-out', r.service .. r.route)", "bsecond"},
+        {"r:set_body('abc') r:set_header('x-out', r:body())", "abc"},
+        {"r:set_body('abc') r:set_header('x-out', select(2, r:body(2)))", "too large"},
+        {"r:set_header('x-out', '' .. #r:body())", "0"}, /* it has none */
+        {"r:set_header('x-out', 5)", "5"},
+        {"r:set_header('x-out', '  trimmed\\t')", "trimmed"},
+        {"r:set_header('x-out', tostring(r:hash('path') == r:hash('path')))", "true"},
+        {"r.ctx.n = 1 r:set_header('x-out', r.ctx.n)", "1"},
+        {"r:set_header('x-out', tostring(r:bound('nobody')))", "nil"},
+    };
+    struct world w;
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        assert_string_equal(world_eval(&w, rows[i].code), rows[i].expected);
+        world_fini(&w);
+    }
+}
+
+static void
+names_each_change_for_the_proxy(void **state)
+{
+    struct world w;
+    (void)state;
+    (void)world_eval(&w, "r:set_method('HEAD') r:set_path('/p') r:set_query('q') r:set_host('h') "
+                         "r:set_service('b') r:set_body('b')");
+    assert_int_equal(w.request.changed,
+        FILTER_METHOD | FILTER_PATH | FILTER_QUERY | FILTER_HOST | FILTER_SERVICE | FILTER_BODY);
+    assert_int_equal(w.f.request.method, METHOD_HEAD);
+    assert_int_equal(w.request.service, 1);
+    assert_true(w.request.has_body);
+    world_fini(&w);
+    (void)world_eval(&w, "r:header('x')");
+    assert_int_equal(w.request.changed, 0);
+    world_fini(&w);
+}
+
+/* Each of these raises, with this in its message, at line 2 of its file, and leaves no trace. */
+static void
+refuses_what_could_split_or_reframe_a_message(void **state)
+{
+    static const struct {
+        const char *code, *message;
+    } rows[] = {
+        {"r:set_header('x', 'a\\r\\nb')", "request:set_header: the value holds CR, LF"},
+        {"r:add_header('x', 'a\\0b')", "holds CR, LF, NUL"},
+        {"r:set_header('a b', 'x')", "the name is no token"},
+        {"r:set_header('', 'x')", "the name is no token"},
+        {"r:set_header('a\\r\\nb', 'x')", "the name is no token"},
+        {"r:set_header(nil, 'x')", "the name is no token"},
+        {"r:set_header('x', nil)", "request:set_header: the value is nil"},
+        {"r:set_header('x', {})", "the value is no string"},
+        {"r:set_header('Content-Length', '1')", "content-length belongs to the gateway"},
+        {"r:add_header('transfer-encoding', 'chunked')", "transfer-encoding belongs to the gateway"},
+        {"r:remove_header('Host')", "host belongs to the gateway"},
+        {"r:set_header('Connection', 'x')", "connection belongs to the gateway"},
+        {"r:set_header('Proxy-Anything', 'x')", "proxy-anything belongs to the gateway"},
+        {"r:set_path('x')", "request:set_path: no path that a client may send"},
+        {"r:set_path('/%00')", "no path"},
+        {"r:set_path('/a?b')", "no path"},
+        {"r:set_path('/a b')", "no path"},
+        {"r:set_path('/a\\r\\nb')", "no path"},
+        {"r:set_query('a b')", "request:set_query"},
+        {"r:set_query('a\\r\\nb')", "request:set_query"},
+        {"r:set_host('a\\r\\nb')", "request:set_host: no host name"},
+        {"r:set_host('u@h')", "request:set_host"},
+        {"r:set_host('')", "request:set_host"},
+        {"r:set_method('CONNECT')", "request:set_method"},
+        {"r:set_method('A B')", "request:set_method"},
+        {"r:set_service('nope')", "there is no service 'nope'"},
+        {"r:set_route('nope')", "there is no route 'nope'"},
+        {"r:set_body(1)", "request:set_body: expected a string"},
+        {"r:answer(99)", "request:answer: the status is no whole number"},
+        {"r:answer(200.5)", "request:answer: the status"},
+        {"r:answer(200, 'x', { ['Content-Length'] = '1' })", "content-length belongs to the gateway"},
+        {"r:answer(200, 'x', { a = 'b\\nc' })", "request:answer: the value holds CR"},
+        {"r:set_cookie('a', 'b')", "use response:add_header"},
+        {"r.path = '/x'", "request.path cannot be written"},
+        {"return r.nothing", "request has no field 'nothing'"},
+        {"for i = 1, 1e6 do r:set_header('x', ('y'):rep(4096)) end", "more than filters may write"},
+    };
+    struct script_status status[16];
+    struct world w;
+    char body[512];
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        world_init(&w);
+        snprintf(body, sizeof body, "function F:on_request(r) %s end", rows[i].code);
+        world_filter(&w, 0, body);
+        world_load(&w);
+        assert_int_equal(world_begin(&w), FILTER_FAILED);
+        assert_int_equal(script_status(w.f.script, status, 16), 4);
+        if (strstr(status[3].last_error, rows[i].message) == NULL ||
+            strstr(status[3].last_error, "/mem/f0_0.lua:2: ") == NULL)
+            fail_msg("%s: %s", rows[i].code, status[3].last_error);
+        assert_null(w.request.answer);
+        assert_int_equal(w.request.changed, 0);
+        world_fini(&w);
+    }
+}
+
+/* A filter whose on_response is this; the answer's field x-out. */
+static const char *
+respond_with(struct world *w, const char *code, enum filter_verdict expected)
+{
+    char body[2000];
+    world_init(w);
+    snprintf(body, sizeof body, "function F:on_response(r, a) %s end", code);
+    world_filter(w, 0, body);
+    world_load(w);
+    world_answer_header(w, "Content-Length", "5");
+    world_answer_header(w, "ETag", "\"v1\"");
+    world_answer_header(w, "Set-Cookie", "a=1");
+    world_answer_header(w, "Set-Cookie", "b=2");
+    assert_int_equal(world_begin(w), FILTER_GO);
+    enum filter_verdict verdict = world_respond(w, 200);
+    if (verdict != expected) {
+        struct script_status rows[16];
+        (void)script_status(w->f.script, rows, 16);
+        fail_msg("%s: %s", code, rows[3].last_error);
+    }
+    return world_value(w->response.headers, "x-out");
+}
+
+static void
+shows_and_changes_a_response(void **state)
+{
+    static const struct {
+        const char *code, *expected;
+    } rows[] = {
+        {"a:set_header('x-out', a.status .. a:header('etag'))", "200\"v1\""},
+        {"a:set_header('x-out', a:header('set-cookie'))", "a=1, b=2"},
+        {"a:set_status(404) a:set_header('x-out', a.status)", "404"},
+        {"a:set_header('x-out', tostring(a.backend))", "nil"},
+        {"a:remove_header('set-cookie') a:set_header('x-out', tostring(a:headers()['set-cookie']))", "nil"},
+        {"a:set_header('x-out', tostring(a:compress('gzip')) .. tostring(a:compress('gzip')))", "truefalse"},
+        {"a:set_header('cache-control', 'public, no-transform') a:set_header('x-out', "
+         "tostring(a:compress('zstd')))",
+            "false"},
+        {"a:set_header('x-out', r.path)", "/things"},
+    };
+    struct world w;
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        assert_string_equal(respond_with(&w, rows[i].code, FILTER_GO), rows[i].expected);
+        world_fini(&w);
+    }
+    (void)respond_with(&w, "assert(a:compress('zstd', 5))", FILTER_GO);
+    assert_int_equal(w.response.encoding, FILTER_ZSTD);
+    assert_int_equal(w.response.level, 5);
+    assert_string_equal(world_value(w.response.headers, "content-encoding"), "zstd");
+    assert_string_equal(world_value(w.response.headers, "etag"), "W/\"v1\"");
+    assert_string_equal(world_value(w.response.headers, "content-length"), "");
+    world_fini(&w);
+}
+
+static void
+answers_in_place_of_a_response(void **state)
+{
+    struct world w;
+    (void)state;
+    assert_string_equal(
+        respond_with(&w,
+            "a:on_body(function() return 'x' end) a:answer(503, 'gone', { ['Retry-After'] = 1 }) "
+            "a:set_header('x-out', a.status)",
+            FILTER_ANSWERED),
+        "503");
+    assert_int_equal(w.response.answer->status, 503);
+    assert_int_equal(w.response.answer->headers.count, 2);
+    assert_false(w.response.has_stages);
+    world_fini(&w);
+}
+
+static void
+refuses_bad_changes_of_a_response(void **state)
+{
+    static const char *const rows[] = {"a:set_status(99)", "a:set_status(204)", "a:set_header('x', 'a\\nb')",
+        "a:set_header('Content-Length', '1')", "a:add_header('a:b', 'x')", "a:on_body(1)", "a:compress('br')",
+        "a:compress('gzip', 77)", "a:answer(700)", "a:answer(200, {})", "a.status = 5", "r:set_path('/x')",
+        "r:answer(200)", "a.header('x')", "a.header(r, 'x')", "r.header(a, 'x')"};
+    struct world w;
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        (void)respond_with(&w, rows[i], FILTER_FAILED);
+        world_fini(&w);
+    }
+}
+
+static struct slice
+chunk(struct world *w, const char *text, bool is_last)
+{
+    struct slice out;
+    assert_true(filter_body(w->chain, slice_of(text), is_last, &out));
+    return out;
+}
+
+static void
+passes_a_body_through_every_stage(void **state)
+{
+    struct world w;
+    struct slice out;
+    (void)state;
+    world_init(&w);
+    world_filter(&w, 0,
+        "function F:on_response(r, a) a:on_body(function(c, last) return c .. (last and '!' or '') end) end");
+    world_filter(&w, 0,
+        "function F:on_response(r, a) a:on_body(function(c) if c ~= 'keep' then return c:upper() end end) "
+        "end");
+    world_load(&w);
+    assert_int_equal(world_begin(&w), FILTER_GO);
+    world_answer_header(&w, "Content-Length", "5");
+    assert_int_equal(world_respond(&w, 200), FILTER_GO);
+    assert_true(w.response.has_stages);
+    assert_string_equal(world_value(&w.answer_headers, "content-length"), "");
+    out = chunk(&w, "ab", false);
+    assert_memory_equal(out.at, "AB", 2);
+    assert_int_equal(chunk(&w, "keep", false).len, 4);
+    out = chunk(&w, "c", true);
+    assert_int_equal(out.len, 2);
+    assert_memory_equal(out.at, "C!", 2);
+    world_fini(&w);
+}
+
+static void
+cuts_a_body_whose_stage_fails(void **state)
+{
+    static const char *const rows[] = {"error('x')", "return 5", "gateway.sleep(1)", "while true do end"};
+    struct world w;
+    struct slice out;
+    char code[200];
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        snprintf(code, sizeof code, "a:on_body(function(c) %s end)", rows[i]);
+        (void)respond_with(&w, code, FILTER_GO);
+        compiler_off(&w);
+        assert_false(filter_body(w.chain, SLICE_LIT("x"), true, &out));
+        world_fini(&w);
+    }
+}
+
+static void
+shares_ctx_with_pick_and_on_log(void **state)
+{
+    struct world w;
+    (void)state;
+    world_init(&w);
+    fixture_strategy(&w.f, 0, "/mem/s.lua",
+        "local S = {} function S.new() return S end "
+        "function S:pick(request, backends) request.ctx.picked = request.ctx.user .. '!' "
+        "return backends[1] end return S",
+        "{}");
+    fixture_endpoint(&w.f, 0, "e1", SLOT_HEALTHY, 1);
+    world_filter(&w, 0,
+        "function F:on_request(r) r.ctx.user = 'ann\\0\\1\\2' r.ctx.deep = {} r.ctx.yes = true r.ctx.n = 1.5 "
+        "end "
+        "function F:on_response(r, a) a:set_header('x-picked', (r.ctx.picked:gsub('%c', '.'))) end "
+        "function F:on_log(r, a) local c = r.ctx assert(c.user == 'ann\\0\\1\\2' and c.yes == true and c.n "
+        "== 1.5) "
+        "assert(c.deep == nil and c.picked == c.user .. '!' and r.ctx == c) "
+        "assert(r.method == 'GET' and r.route == 'first' and r.service == 'a' and a.status == 200) "
+        "assert(a.bytes == 10 and a.duration == 0.5 and a.reason == nil) "
+        "assert(not pcall(r.header, r, 'x') and not pcall(gateway.sleep, 1)) "
+        "F.kept = r gateway.log('warn', 'seen') F.count = (F.count or 0) + 1 end "
+        "function F:on_request_count() end");
+    world_filter(&w, 2, "function F:on_log(r) assert(r.ctx.user) end");
+    world_load(&w);
+    assert_int_equal(world_begin(&w), FILTER_GO);
+    uint32_t slot;
+    enum reason reason;
+    assert_int_equal(script_pick(w.f.script, &w.f.request, &slot, &reason), SCRIPT_PICKED);
+    assert_int_equal(world_respond(&w, 200), FILTER_GO);
+    assert_string_equal(world_value(&w.answer_headers, "x-picked"), "ann...!");
+    struct arena kept = {0};
+    struct filter_log log = {.method = SLICE_LIT("GET"),
+        .path = SLICE_LIT("/things"),
+        .host = SLICE_LIT("h"),
+        .route = SLICE_LIT("first"),
+        .service = SLICE_LIT("a"),
+        .route_index = 0,
+        .ctx = filter_ctx(w.chain, &kept),
+        .status = 200,
+        .bytes = 10,
+        .duration_us = 500000};
+    assert_non_null(log.ctx);
+    world_end(&w);
+    assert_true(filter_wants_log(w.f.script, 0, SLOT_NONE));
+    assert_true(filter_wants_log(w.f.script, 1, 0));
+    assert_false(filter_wants_log(w.f.script, 1, 1));
+    filter_run_log(w.f.script, &log);
+    filter_run_log(w.f.script, &log);
+    assert_int_equal(atomic_load(&shm_totals(w.f.shm)->script_errors), 0);
+    arena_fini(&kept);
+    world_fini(&w);
+}
+
+/* on_request that misbehaves: the request fails closed, or goes on without it where its use says so. */
+static void
+fails_closed_or_skips(void **state)
+{
+    static const char *const rows[] = {"error('x')", "error(nil)", "error({})", "while true do end",
+        "while true do pcall(function() while true do end end) end", "coroutine.yield()",
+        "local t = {} for i = 1, 1e9 do t[i] = ('x'):rep(1000) .. i end", "return r.x.y.z", "('x'):rep(1e9)",
+        "local function f() return f() + 1 end f()"};
+    struct world w;
+    char body[600];
+    (void)state;
+    for (int skip = 0; skip < 2; skip++) {
+        for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+            world_init(&w);
+            snprintf(body, sizeof body,
+                "function F:on_request(r) %s end function F:on_response(r, a) a:set_header('x-ran', '1') end",
+                rows[i]);
+            world_filter(&w, 0, body)->skip_on_error = skip == 1;
+            world_filter(&w, 0, ORDER("b"));
+            world_load(&w);
+            compiler_off(&w);
+            if (skip == 0) {
+                assert_int_equal(world_begin(&w), FILTER_FAILED);
+                assert_int_equal(w.request.failure.reason, REASON_FILTER_ERROR);
+                assert_int_equal(w.request.failure.status, 500);
+                assert_string_equal(world_header(&w, "x-order"), "");
+            } else {
+                assert_int_equal(world_begin(&w), FILTER_GO);
+                assert_string_equal(world_header(&w, "x-order"), "b");
+                assert_int_equal(world_respond(&w, 200), FILTER_GO);
+                assert_string_equal(world_value(&w.answer_headers, "x-ran"), "");
+                assert_string_equal(world_value(&w.answer_headers, "x-back"), "b");
+            }
+            assert_int_equal(atomic_load(&shm_totals(w.f.shm)->script_errors), 1);
+            world_fini(&w);
+        }
+    }
+}
+
+static void
+answers_503_while_a_filter_is_quarantined(void **state)
+{
+    struct world w;
+    struct script_status rows[16];
+    (void)state;
+    world_init(&w);
+    world_filter(&w, 0, "function F:on_request(r) error('x') end");
+    world_load(&w);
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(world_begin(&w), FILTER_FAILED);
+        assert_int_equal(w.request.failure.status, 500);
+        world_end(&w);
+    }
+    assert_int_equal(world_begin(&w), FILTER_FAILED);
+    assert_int_equal(w.request.failure.status, 503);
+    assert_int_equal(script_status(w.f.script, rows, 16), 4);
+    assert_string_equal(rows[3].plugin, "/mem/f0_0.lua");
+    assert_string_equal(rows[3].service, "first");
+    assert_int_equal(rows[3].errors, 10);
+    assert_true(rows[3].quarantined_until_us > 0);
+    world_fini(&w);
+}
+
+static void
+fails_on_an_error_in_on_response(void **state)
+{
+    struct world w;
+    (void)state;
+    (void)respond_with(&w, "error('x')", FILTER_FAILED);
+    assert_int_equal(w.request.failure.status, 500);
+    world_fini(&w);
+}
+
+static void
+raises_for_views_past_their_callback(void **state)
+{
+    struct world w;
+    (void)state;
+    world_init(&w);
+    world_filter(&w, 0,
+        "local kept, answer\n"
+        "function F:on_request(r) if kept then "
+        "assert(not pcall(r.header, kept, 'x') and not pcall(r.set_header, kept, 'a', 'b')) "
+        "assert(not pcall(r.answer, kept, 200) and not pcall(function() return kept.path end)) "
+        "assert(not pcall(function() return kept.ctx end) and not pcall(r.body, kept) and not "
+        "pcall(r.headers, kept)) "
+        "assert(not pcall(function() return answer.status end) and not pcall(answer.set_status, answer, "
+        "200)) "
+        "assert(not pcall(answer.on_body, answer, print) and not pcall(answer.header, answer, 'x')) "
+        "assert(not pcall(function() return kept.id end)) "
+        "else kept = r end end\n"
+        "function F:on_response(r, a) assert(not pcall(r.header, kept, 'x')) answer = answer or a end");
+    world_load(&w);
+    for (int i = 0; i < 10; i++) /* its turn in the pool has not come again */
+        world_pass(&w);
+    assert_int_equal(atomic_load(&shm_totals(w.f.shm)->script_errors), 0);
+    world_fini(&w);
+}
+
+static void
+follows_set_route_and_set_service_to_their_filters(void **state)
+{
+    struct world w;
+    (void)state;
+    world_init(&w);
+    world_filter(&w, 0, "function F:on_request(r) r:set_route('second') end");
+    world_filter(
+        &w, 1, "function F:on_request(r) r:set_route('first') r:set_header('x-order', 'second') end");
+    world_filter(&w, 2, ORDER("service"));
+    world_load(&w);
+    assert_int_equal(world_begin(&w), FILTER_GO);
+    assert_string_equal(world_header(&w, "x-order"), "second");
+    assert_int_equal(w.request.route, 0);
+    assert_int_equal(filter_run_request(w.chain), FILTER_GO);
+    assert_string_equal(world_header(&w, "x-order"), "secondservice");
+    assert_int_equal(filter_run_request(w.chain), FILTER_GO);
+    assert_string_equal(world_header(&w, "x-order"), "secondservice");
+    world_fini(&w);
+}
+
+static void
+reports_a_filter_that_does_not_load(void **state)
+{
+    struct world w;
+    (void)state;
+    world_init(&w);
+    world_filter(&w, 0, "local x = nil + 1");
+    world_filter(&w, 0, "F.on_request = 5");
+    world_filter(&w, 2, "");
+    world_filter(&w, 1, "function F.new(o, r) gateway.options(r, o, {}) end")->plugin.options.json =
+        "{\"a\":1}";
+    fixture_load_as(&w.f, SCRIPT_CHECKER);
+    assert_false(diags_ok(&w.f.diags));
+    assert_int_equal(w.f.diags.count, 4);
+    char text[4096];
+    FILE *out = fmemopen(text, sizeof text, "w");
+    assert_non_null(out);
+    diags_print(&w.f.diags, out);
+    fclose(out);
+    assert_non_null(
+        strstr(text, "/mem/f0_0.lua:2: error: route first, plug-in /mem/f0_0.lua: attempt to perform"));
+    assert_non_null(strstr(text, "on_request must be a function, it is a number"));
+    assert_non_null(strstr(text, "a filter needs one of the functions on_request, on_response, on_log"));
+    assert_non_null(strstr(text, "routes[1].filters[0].options.a: no such option"));
+    world_fini(&w);
+}
+
+static void
+loads_no_filter_in_control(void **state)
+{
+    struct world w;
+    (void)state;
+    world_init(&w);
+    world_filter(&w, 0, "error('loaded')");
+    fixture_load_as(&w.f, SCRIPT_CONTROL);
+    assert_true(diags_ok(&w.f.diags));
+    assert_false(filter_is_needed(w.f.script, 0, 0));
+    world_fini(&w);
+}
+
+static void
+passes_ten_thousand_requests_without_growing(void **state)
+{
+    struct world w;
+    (void)state;
+    world_init(&w);
+    world_filter(&w, 0,
+        "function F:on_request(r) r:set_header('x-seen', (r:header('x-a') or '') .. (r:header('x-b') or '')) "
+        "end "
+        "function F:on_response(r, a) a:set_header('x-done', '1') end");
+    world_load(&w);
+    for (int i = 0; i < 2000; i++)
+        world_pass(&w);
+    lua_gc(w.f.script->L, LUA_GCCOLLECT, 0);
+    size_t before = script_memory_bytes(w.f.script);
+    uint64_t start = clock_now_us();
+    for (int i = 0; i < 10000; i++)
+        world_pass(&w);
+    print_message("%d ns a request with two callbacks\n", (int)((clock_now_us() - start) / 10));
+    lua_gc(w.f.script->L, LUA_GCCOLLECT, 0);
+    assert_in_range(script_memory_bytes(w.f.script), 0, before + 4096);
+    assert_int_equal(atomic_load(&shm_totals(w.f.shm)->script_errors), 0);
+    world_fini(&w);
+}
+
+static void
+makes_no_garbage(void **state)
+{
+    struct world w;
+    (void)state;
+    world_init(&w);
+    world_filter(&w, 0,
+        "function F:on_request(r) r:header('x-a') r:header('x-b') r:set_header('x-seen', '1') end "
+        "function F:on_response(r, a) a:set_header('x-done', '1') end");
+    world_load(&w);
+    for (int i = 0; i < 5000; i++)
+        world_pass(&w);
+    lua_gc(w.f.script->L, LUA_GCCOLLECT, 0);
+    lua_gc(w.f.script->L, LUA_GCSTOP, 0);
+    size_t before = 1, after = 0;
+    for (int round = 0; round < 8 && before != after; round++) { /* a late trace takes memory once */
+        before = script_memory_bytes(w.f.script);
+        for (int i = 0; i < 1000; i++)
+            world_pass(&w);
+        after = script_memory_bytes(w.f.script);
+    }
+    assert_int_equal(after, before);
+    world_fini(&w);
+}
+
+int
+main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(runs_in_order_and_back_in_reverse),
+        cmocka_unit_test(ends_at_an_answer_that_those_before_it_see),
+        cmocka_unit_test(shows_and_changes_a_request),
+        cmocka_unit_test(names_each_change_for_the_proxy),
+        cmocka_unit_test(refuses_what_could_split_or_reframe_a_message),
+        cmocka_unit_test(shows_and_changes_a_response),
+        cmocka_unit_test(answers_in_place_of_a_response),
+        cmocka_unit_test(refuses_bad_changes_of_a_response),
+        cmocka_unit_test(passes_a_body_through_every_stage),
+        cmocka_unit_test(cuts_a_body_whose_stage_fails),
+        cmocka_unit_test(shares_ctx_with_pick_and_on_log),
+        cmocka_unit_test(fails_closed_or_skips),
+        cmocka_unit_test(answers_503_while_a_filter_is_quarantined),
+        cmocka_unit_test(fails_on_an_error_in_on_response),
+        cmocka_unit_test(raises_for_views_past_their_callback),
+        cmocka_unit_test(follows_set_route_and_set_service_to_their_filters),
+        cmocka_unit_test(reports_a_filter_that_does_not_load),
+        cmocka_unit_test(loads_no_filter_in_control),
+        cmocka_unit_test(passes_ten_thousand_requests_without_growing),
+        cmocka_unit_test(makes_no_garbage),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -136,7 +136,7 @@ run_callback(struct filter_chain *chain, struct filter_use *use, int callback, c
     struct script *script = chain->script;
     chain->current = use;
     if (callback == LUA_NOREF) return callback_ended(chain, TASK_DONE);
-    if (UNLIKELY(!use->plugin.is_loaded || plugin_is_quarantined(script, &use->plugin)))
+    if (UNLIKELY(script->L == NULL || !use->plugin.is_loaded || plugin_is_quarantined(script, &use->plugin)))
         return use_failed(chain, 503, "a filter is out of service");
     struct script_task *task = task_take(script, script->L, TASK_CALLBACK, &use->plugin);
     if (task == NULL) return out_of_memory(chain);

@@ -196,7 +196,8 @@ log_list(struct script *script, const struct filter_list *list, const struct fil
 {
     struct filters *filters = script->filters;
     lua_State *L = script->L;
-    for (uint32_t i = list->count; i-- > 0;) {
+    uint64_t serial = script->serial;
+    for (uint32_t i = list->count; i-- > 0 && serial == script->serial && L != NULL;) {
         struct filter_use *use = &list->uses[i];
         if (use->on_log == LUA_NOREF || !use->plugin.is_loaded || plugin_is_quarantined(script, &use->plugin))
             continue;
@@ -208,6 +209,7 @@ log_list(struct script *script, const struct filter_list *list, const struct fil
         lua_rawgeti(L, LUA_REGISTRYINDEX, filters->log_request_ref);
         lua_rawgeti(L, LUA_REGISTRYINDEX, filters->log_response_ref);
         (void)!script_call(script, &use->plugin, 3, 0, SCRIPT_FILTER_BUDGET_US, "on_log");
+        if (serial != script->serial) return; /* the records went with the state */
         filters->log_request->handle = 0;
         filters->log_response->handle = 0;
     }

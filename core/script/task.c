@@ -572,7 +572,8 @@ tasks_abandon(struct script *script)
     for (struct script_task *task = tasks->busy, *next; task != NULL; task = next) {
         next = task->next;
         if (task->serial == script->serial) continue; /* of the new state's new() */
-        if (task->timer != NULL) task->timer->task = NULL;
+        timer_task_ended(task);
+        task->timer = NULL;
         if (task == tasks->running) { /* task_run sees it when it is come back to */
             if (task->chain != NULL) chain_forget_views(task->chain);
             task->wait = WAIT_NONE;

@@ -50,11 +50,17 @@ next_look(struct script_timer *timer, uint64_t now)
     return left + jitter(timer, timer->period_us / 50 + 1000);
 }
 
+void
+timer_task_ended(struct script_task *task)
+{
+    if (task->timer != NULL) task->timer->task = NULL;
+}
+
 static void
 run(struct script_timer *timer)
 {
     struct script *script = timer->script;
-    if (plugin_is_quarantined(script, timer->plugin)) return;
+    if (script->L == NULL || plugin_is_quarantined(script, timer->plugin)) return;
     struct script_task *task = task_take(script, script->L, TASK_TIMER, timer->plugin);
     if (task == NULL) return;
     task->timer = timer;
@@ -62,7 +68,7 @@ run(struct script_timer *timer)
     timer->task = task;
     lua_rawgeti(task->L, LUA_REGISTRYINDEX, timer->function_ref);
     if (task_run(task, 0) == TASK_WAITS) return;
-    timer->task = NULL;
+    timer_task_ended(task); /* not `timer`: it may have gone with its state */
     task_give(task);
 }
 
@@ -80,12 +86,6 @@ on_timer(evutil_socket_t fd, short what, void *arg)
     if (is_mine && timer->task == NULL) run(timer);                             /* never two at once */
     if (serial == script->serial) arm(timer, next_look(timer, clock_now_us())); /* else it is no more */
     host->leave(host->context);
-}
-
-void
-timer_task_ended(struct script_task *task)
-{
-    if (task->timer != NULL) task->timer->task = NULL;
 }
 
 static void

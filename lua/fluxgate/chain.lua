@@ -23,9 +23,11 @@ local function check_field(what, name, value)
     end
     if value ~= nil then
         if type(value) == "number" then value = tostring(value) end
-        if type(value) ~= "string" or value:find("[%z\r\n]") then
-            error(what .. ": the value of " .. name .. " holds CR, LF or NUL, or is no string", 3)
+        if type(value) ~= "string" then error(what .. ": the value is no string", 3) end
+        if value:find("[%z\1-\8\10-\31\127]") then
+            error(what .. ": the value holds CR, LF, NUL or another control byte", 3)
         end
+        value = value:match("^[ \t]*(.-)[ \t]*$")
     end
     return name, value
 end
@@ -97,18 +99,28 @@ function methods:remove_header(name)
     if name == "cookie" then fakes.read_cookies(self) end
 end
 
+-- What would come too late once the answer is there.
+local function check_phase(self, what)
+    if fakes.data(self).phase == "on_response" then
+        error(what .. ": only on_request may do that: the request has left", 3)
+    end
+end
+
 function methods:set_path(path)
+    check_phase(self, "request:set_path")
     fakes.data(self).path = normal_path(path) or error("request:set_path: no path that a client may send", 2)
 end
 
 function methods:set_query(query)
-    if type(query) ~= "string" or query:find("[%z\1-\32\127#]") then
+    check_phase(self, "request:set_query")
+    if type(query) ~= "string" or query:find("[%z\1-\32\127-\255#]") then
         error("request:set_query: the query holds a blank, a control byte or #", 2)
     end
     fakes.data(self).query = query
 end
 
 function methods:set_host(host)
+    check_phase(self, "request:set_host")
     if type(host) ~= "string" or not host:find("^[%w%.%-_:%[%]]+$") then
         error("request:set_host: no host name", 2)
     end
@@ -116,6 +128,7 @@ function methods:set_host(host)
 end
 
 function methods:set_method(method)
+    check_phase(self, "request:set_method")
     if type(method) ~= "string" or not method:find("^[%w!#$%%&'*+.^_`|~-]+$") or method == "CONNECT" then
         error("request:set_method: no method that may be sent on", 2)
     end
@@ -124,6 +137,7 @@ end
 
 local function setter(field, known)
     return function(self, name)
+        check_phase(self, "request:set_" .. field)
         local row = fakes.data(self)
         if type(name) ~= "string" or row[known] and not row[known][name] then
             error("request:set_" .. field .. ": there is no " .. field .. " '" .. tostring(name) .. "'", 2)
@@ -143,11 +157,13 @@ function methods:body(max)
 end
 
 function methods:set_body(text)
+    check_phase(self, "request:set_body")
     if type(text) ~= "string" then error("request:set_body: expected a string", 2) end
     fakes.data(self).body = text
 end
 
 function methods:answer(status, body, headers)
+    check_phase(self, "request:answer")
     fakes.data(self).answer = answer_of("request:answer", status, body, headers)
 end
 
@@ -274,7 +290,7 @@ end
 
 local function over() error("the request is over: its headers are gone", 2) end
 
-local function run_log(entries, last, request, result)
+local function run_log(entries, request, result)
     local row = fakes.data(request)
     local view = {
         method = row.method, path = row.path, host = row.host, client_ip = row.client_ip, id = row.id,
@@ -285,7 +301,7 @@ local function run_log(entries, last, request, result)
     end
     local seen = { status = result.status, bytes = #(result.body or ""), duration = 0, reason = result.reason,
         header = over, headers = over }
-    for i = last, 1, -1 do
+    for i = #entries, 1, -1 do
         local filter = entries[i].filter
         if filter.on_log then
             local ok, wrong = pcall(filter.on_log, filter, view, seen)
@@ -296,17 +312,20 @@ end
 
 local function failed(result, wrong)
     result.errors[#result.errors + 1] = wrong
-    result.status, result.headers, result.body = 500, {}, ""
+    local is_late = wrong == "the filter waited longer than timeouts.filter"
+    result.status, result.headers, result.body = is_late and 503 or 500, {}, ""
     result.reason, result.forwarded = "filter_error", result.forwarded
 end
 
 -- Calls one callback in `wait`, which runs a function as a task of the clock. True where the chain goes on.
 local function call(wait, entry, result, name, ...)
-    if not entry.filter[name] then return true end
+    if not entry.filter[name] or result.skipped[entry] then return true end
     local ok, wrong = wait(entry.filter[name], WAITS_MAX, entry.filter, ...)
     if ok then return true end
-    if entry.on_error == "skip" then
+    if entry.on_error == "skip" then -- on without it, as if it were not in the list
         result.errors[#result.errors + 1] = wrong
+        result.skipped[entry] = true
+        if name == "on_request" then fakes.data((...)).answer = nil end
         return true
     end
     failed(result, wrong)
@@ -324,10 +343,11 @@ end
 -- Runs `entries` (list of { filter, on_error }) over `request`. Returns { forwarded, status, headers,
 -- lines, body, reason, errors, compressed, body_read }; `forwarded` is nil where the request went nowhere.
 function chain.run(wait, entries, request, endpoint)
-    local row, result, last = fakes.data(request), { errors = {} }, #entries
+    local row, result, last = fakes.data(request), { errors = {}, skipped = {} }, #entries
+    row.phase = "on_request"
     for i, entry in ipairs(entries) do
         if not call(wait, entry, result, "on_request", request) then
-            run_log(entries, #entries, request, result)
+            run_log(entries, request, result)
             return result
         end
         if row.answer then last = i - 1 break end
@@ -339,9 +359,10 @@ function chain.run(wait, entries, request, endpoint)
         result.forwarded, given = forward(request, endpoint)
     end
     local response = reply(request, given, given.backend)
+    row.phase = "on_response"
     for i = last, 1, -1 do
         if not call(wait, entries[i], result, "on_response", request, response) then
-            run_log(entries, #entries, request, result)
+            run_log(entries, request, result)
             return result
         end
     end
@@ -352,7 +373,7 @@ function chain.run(wait, entries, request, endpoint)
     result.status, result.headers, result.lines = response.status, response:headers(), response.fields
     result.body, result.compressed = body, response.compressed
     result.body_read = row.body_read == true
-    run_log(entries, #entries, request, result)
+    run_log(entries, request, result)
     return result
 end
 

@@ -123,6 +123,9 @@ end
 function methods:cookie(name, nth) return cookie_of(data[self], name, nth) end
 
 function methods:set_cookie(name, value, options)
+    if data[self].phase then
+        error("request:set_cookie: in a filter use response:add_header, since pick() sets cookies anew", 2)
+    end
     if type(name) ~= "string" or not name:find("^[%w!#$%%&'*+.^_`|~-]+$") then
         error("request:set_cookie: the name is no token", 2)
     end

@@ -192,7 +192,7 @@ local SAME_SITE = { Lax = "Lax", Strict = "Strict", None = "None" }
 local COOKIE_ERRORS = {
     "the name is no token", "the value holds a blank, a control byte or one of \" , ; \\",
     "the path must begin with '/' and hold neither ';' nor control bytes", "out of memory", OVER,
-    "a filter runs before pick(), which sets cookies: use response:add_header",
+    "in a filter use response:add_header, since pick() sets cookies anew",
 }
 local NO_OPTIONS = {}
 

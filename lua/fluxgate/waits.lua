@@ -134,8 +134,16 @@ function extra.spawn(fn, ...)
     return true
 end
 
--- No jitter: a spec says when a timer runs.
-function extra.every(seconds, fn)
+-- No jitter: a spec says when a timer runs. `options.once` is "worker" (the default) or "gateway": one of the
+-- workers runs it; here there is but one.
+function extra.every(seconds, fn, options)
+    local once = options and options.once
+    if type(seconds) ~= "number" or seconds <= 0 or seconds ~= seconds then
+        error("gateway.every: expected a number of seconds, got " .. tostring(seconds), 2)
+    end
+    if once ~= nil and once ~= "worker" and once ~= "gateway" then
+        error("gateway.every: once must be \"worker\" or \"gateway\"", 2)
+    end
     local timer, running = { wake = clock.now + seconds }, nil
     function timer.tick()
         timer.wake = timer.wake + seconds

@@ -50,11 +50,41 @@ describe("kit.run", function()
         assert.equal(1, #got.errors)
     end)
 
+    it("goes on without a filter that failed and may be skipped, its answer included", function()
+        local broken = filter [[function F:on_request(r) r:answer(200, "half") error("x") end
+            function F:on_response(r, a) a:set_header("x-ran", "1") end]]
+        local got = kit.run({ { broken, on_error = "skip" } }, {})
+        assert.equal("ok", got.body)
+        assert.is_nil(got.headers["x-ran"])
+    end)
+
+    it("changes no request that has left, and sets no cookie before pick", function()
+        for _, call in ipairs { "r:set_path('/x')", "r:set_query('')", "r:set_body('')", "r:answer(200)" } do
+            assert.equal(500, kit.run(filter("function F:on_response(r) " .. call .. " end"), {}).status, call)
+        end
+        assert.equal(500, kit.run(filter "function F:on_request(r) r:set_cookie('a', 'b') end", {}).status)
+    end)
+
+    it("runs on_log of every filter of the list", function()
+        local got = kit.run({ filter "function F:on_request(r) r:answer(200, '') end",
+            filter "function F:on_log() error('logged') end" }, {})
+        assert.is_truthy(got.errors[1]:find("logged", 1, true))
+    end)
+
+    it("takes once for a timer", function()
+        local function every(options)
+            return pcall(filter, "function F.new() gateway.every(1, print, " .. options .. ") return setmetatable({}, F) end"
+                .. " function F:on_request() end")
+        end
+        assert.is_true(every "{ once = 'gateway' }")
+        assert.is_false(every "{ once = 'x' }")
+    end)
+
     it("waits on the kit's clock, and no longer than timeouts.filter", function()
         local before = kit.now()
         assert.equal(200, kit.run(filter "function F:on_request() gateway.sleep(3) end", {}).status)
         assert.equal(before + 3, kit.now())
-        assert.equal(500, kit.run(filter "function F:on_request() gateway.sleep(60) end", {}).status)
+        assert.equal(503, kit.run(filter "function F:on_request() gateway.sleep(60) end", {}).status)
     end)
 
     it("gives fetch its answer, its failure or its time-out", function()

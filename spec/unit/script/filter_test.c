@@ -152,7 +152,7 @@ refuses_what_could_split_or_reframe_a_message(void **state)
         {"r:answer(200.5)", "request:answer: the status"},
         {"r:answer(200, 'x', { ['Content-Length'] = '1' })", "content-length belongs to the gateway"},
         {"r:answer(200, 'x', { a = 'b\\nc' })", "request:answer: the value holds CR"},
-        {"r:set_cookie('a', 'b')", "use response:add_header"},
+        {"r:set_cookie('a', 'b')", "in a filter use response:add_header"},
         {"r.path = '/x'", "request.path cannot be written"},
         {"return r.nothing", "request has no field 'nothing'"},
         {"for i = 1, 1e6 do r:set_header('x', ('y'):rep(4096)) end", "more than filters may write"},

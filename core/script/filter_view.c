@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "core/base/clock.h"
 #include "core/http/uri.h"
 #include "core/script/filter_internal.h"
 
@@ -625,10 +624,4 @@ fg_log_number(const struct fg_log_response *view, uint32_t which)
     case FG_LOG_DURATION: return (double)log->duration_us / 1e6;
     }
     return 0;
-}
-
-double
-fg_wall(void)
-{
-    return (double)clock_wall_us() / 1e6;
 }

@@ -101,8 +101,6 @@ int fg_log_text(const struct fg_log_request *request, uint32_t which, struct fg_
 int fg_log_reason(const struct fg_log_response *response, struct fg_slice *out);
 double fg_log_number(const struct fg_log_response *response, uint32_t which); /* -1: over */
 
-double fg_wall(void); /* seconds since 1970 */
-
 /* For view.c: fg_request_header of a filter, with all lines of the field. */
 struct filter_chain;
 int filter_header(struct filter_chain *chain, const char *name, size_t len, struct fg_slice *out);

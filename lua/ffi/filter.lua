@@ -35,7 +35,6 @@ int fg_stage_chunk(struct script *script, struct fg_slice *out);
 int fg_log_text(const struct fg_log_request *request, uint32_t which, struct fg_slice *out);
 int fg_log_reason(const struct fg_log_response *response, struct fg_slice *out);
 double fg_log_number(const struct fg_log_response *response, uint32_t which);
-double fg_wall(void);
 ]]
 
 return {

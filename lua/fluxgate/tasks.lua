@@ -1,7 +1,5 @@
 -- fluxgate/tasks.lua: what scripts may wait for and start: fetch, sleep, spawned functions and timers. A wait
 -- is a C function that yields (core/script/task.c); waits.lua is the test kit's model of the same.
-local ffi = require "ffi"
-local C = ffi.C
 local error, type, tostring, pairs, ipairs = error, type, tostring, pairs, ipairs
 
 local tasks = {}
@@ -84,8 +82,6 @@ function tasks.extra(host)
         local refused = host.every(seconds, fn, once == "gateway")
         if refused then error("gateway.every: " .. refused, 2) end
     end
-
-    extra.time = function() return C.fg_wall() end
 
     return extra
 end

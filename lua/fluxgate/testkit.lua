@@ -55,7 +55,7 @@ local host = {
     end,
     counter = counter,
     log = function(level, message) kit.logs[#kit.logs + 1] = { level = LEVELS[level], message = message } end,
-    sha256 = sha256.digest, hmac_sha256 = sha256.hmac, extra = waits.natives,
+    sha256 = sha256.digest, hmac_sha256 = sha256.hmac, extra = waits.extra,
 }
 kit.QUEUE = host.QUEUE
 
@@ -126,14 +126,11 @@ function kit.policy(name, given)
     return (plugin.new_loader(host):make("policy", file, plugin.display(host, file), given or {}, service))
 end
 
--- The host of filters: the same, with what only they may call.
-local filter_host = setmetatable({ extra = waits.extra }, { __index = host })
-
 -- An instance of the filter `name` (or of a path that ends in .lua), made as for a route named "test".
 function kit.filter(name, given)
     local file = locate(name, "filters/")
     local route = { name = "test", options_path = "routes.test.filters.options" }
-    local loader = plugin.new_loader(filter_host)
+    local loader = plugin.new_loader(host)
     return (loader:make("filter", file, plugin.display(host, file), given or {}, route))
 end
 

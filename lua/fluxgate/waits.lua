@@ -455,12 +455,4 @@ function extra.ip_set(list)
     end }
 end
 
--- What every plug-in has; the rest waits, and is for filters.
-waits.natives = {}
-for name, fn in pairs(extra) do
-    if name ~= "fetch" and name ~= "sleep" and name ~= "spawn" and name ~= "every" then
-        waits.natives[name] = fn
-    end
-end
-
 return waits

@@ -470,3 +470,198 @@ function gateway.public_key(source) end
 ---@param list string[]
 ---@return IpSet
 function gateway.ip_set(list) end
+---@class FetchOptions
+---@field method? string default "GET"
+---@field headers? table<string, string|number|string[]>
+---@field body? string
+---@field timeout? number seconds for all of it, default 5
+---@field max_body? integer bytes of the answer, default 1 MiB
+
+---@class FetchAnswer
+---@field status integer
+---@field headers table<string, string|string[]> names in lower case; lines of one field joined, but
+---several of set-cookie as a list
+---@field body string
+
+---Asks an HTTP server and waits: http://…, https://… or service://NAME/path, which picks an endpoint. nil and
+---"reason: detail" where no answer came. In on_request, on_response, spawned functions and timers.
+---@param url string
+---@param options? FetchOptions
+---@return FetchAnswer?
+---@return string? why
+function gateway.fetch(url, options) end
+
+---Waits, where fetch may.
+---@param seconds number
+function gateway.sleep(seconds) end
+
+---Runs fn(...) beside the request, which does not wait for it. At most 1024 at once: else nil and why.
+---@param fn function
+---@param ... any at most 16
+---@return boolean?
+---@return string? why
+function gateway.spawn(fn, ...) end
+
+---@class EveryOptions
+---@field once? "worker"|"gateway" "worker" (default): each worker runs it; "gateway": one of them does
+
+---Runs fn again and again, first after `seconds` (± 10 %), never twice at once. Call it in new().
+---@param seconds number
+---@param fn function
+---@param options? EveryOptions
+function gateway.every(seconds, fn, options) end
+
+-- Filters -----------------------------------------------------------------------------------------------
+
+---The route or service that lists a filter.
+---@class FilterOwner
+---@field name string
+---@field options_path string where the filter's options stand in the YAML
+local FilterOwner = {}
+
+---What a filter file's table makes. At least one of the callbacks is needed.
+---@class Filter
+---@field name string?
+---@field api integer? 1: the version of this contract
+local Filter = {}
+
+---Once for each use in a route or service, and load. Raises where an option is wrong.
+---@param options table
+---@param owner FilterOwner
+---@return Filter
+function Filter.new(options, owner) end
+
+---Before an endpoint is picked. May wait.
+---@param request FilterRequest
+function Filter:on_request(request) end
+
+---The head of the answer is known, and nothing of it was sent. May wait.
+---@param request FilterRequest
+---@param response Response
+function Filter:on_response(request, response) end
+
+---The request is over. May not wait.
+---@param request LogRequest
+---@param response LogResponse
+function Filter:on_log(request, response) end
+
+---A request as filters have it: what pick() has, and more. Header names compare without case; fields that
+---frame a message, Host and hop-by-hop fields belong to the gateway. What may not be raises.
+---@class FilterRequest : Request
+---@field id string its X-Request-Id
+---@field scheme string "http" or "https"
+---@field route string the route's name
+---@field service string the service's name, "" where the route answers by itself
+local FilterRequest = {}
+
+---Every field: name in lower case → value; several lines of one field are joined by ", ", Cookie's by "; ".
+---@return table<string, string>
+function FilterRequest:headers() end
+
+---@param name string
+---@param value string|number
+function FilterRequest:set_header(name, value) end
+
+---@param name string
+---@param value string|number
+function FilterRequest:add_header(name, value) end
+
+---@param name string
+function FilterRequest:remove_header(name) end
+
+---In on_request, as are the next six. Brought to normal form; raises where a client's path would get 400.
+---@param path string
+function FilterRequest:set_path(path) end
+
+---@param query string without "?"
+function FilterRequest:set_query(query) end
+
+---@param host string host[:port]
+function FilterRequest:set_host(host) end
+
+---@param method string
+function FilterRequest:set_method(method) end
+
+---Sends the request to another service. That service's filters run too.
+---@param name string
+function FilterRequest:set_service(name) end
+
+---Goes on as if another route had matched. That route's filters run too.
+---@param name string
+function FilterRequest:set_route(name) end
+
+---@param text string at most 16 MiB
+function FilterRequest:set_body(text) end
+
+---The whole body; waits for it. nil and "too large" past `max`, nil and "cut" where the client left.
+---@param max? integer bytes, default 1 MiB, at most 16 MiB
+---@return string?
+---@return string? why
+function FilterRequest:body(max) end
+
+---Answers in the endpoint's place: no further filter's on_request runs.
+---@param status integer 200 to 599
+---@param body? string
+---@param headers? table<string, string|number|string[]>
+function FilterRequest:answer(status, body, headers) end
+
+---@class Response
+---@field status integer
+---@field has_body boolean false for HEAD, 204 and 304
+---@field backend Backend? nil for an answer that no endpoint gave
+local Response = {}
+
+---@param name string
+---@return string?
+function Response:header(name) end
+
+---@return table<string, string>
+function Response:headers() end
+
+---@param status integer 200 to 599
+function Response:set_status(status) end
+
+---@param name string
+---@param value string|number
+function Response:set_header(name, value) end
+
+---@param name string
+---@param value string|number
+function Response:add_header(name, value) end
+
+---@param name string
+function Response:remove_header(name) end
+
+---Another answer in the place of this one.
+---@param status integer
+---@param body? string
+---@param headers? table<string, string|number|string[]>
+function Response:answer(status, body, headers) end
+
+---Each chunk of the body goes through `stage`, which returns what takes its place; nil: it stays. It may not
+---wait; an error in it cuts the body.
+---@param stage fun(chunk: string, is_last: boolean): string?
+function Response:on_body(stage) end
+
+---Compresses the body. False where it has none, is partial or encoded, or may not be changed.
+---@param encoding "gzip"|"zstd"|"deflate"
+---@param level? integer default 6, 3 for zstd
+---@return boolean
+function Response:compress(encoding, level) end
+
+---A request that is over, for on_log: flat. Its headers are gone.
+---@class LogRequest
+---@field method string
+---@field path string
+---@field host string
+---@field client_ip string
+---@field id string
+---@field route string
+---@field service string
+---@field ctx table the strings, numbers and booleans of request.ctx
+
+---@class LogResponse
+---@field status integer
+---@field bytes number sent
+---@field duration number seconds
+---@field reason string? why it failed, such as "filter_denied"

@@ -91,6 +91,21 @@ describe("lua/meta/fluxgate.lua", function()
         for method in source:gmatch("function methods:([%w_]+)") do request[method] = true end
         assert.same(keys(classes.Request), keys(request))
     end)
+
+    it("declares exactly what filters have on a request and a response", function()
+        local source = assert(io.open("lua/fluxgate/filter_views.lua")):read("*a")
+        local function found(...)
+            local set = {}
+            for _, pattern in ipairs { ... } do
+                for name in source:gmatch(pattern) do set[name] = true end
+            end
+            return keys(set)
+        end
+        assert.same(keys(classes.FilterRequest), found("function methods:([%w_]+)", "changer%(\"([%w_]+)", "\nfields%.([%w_]+)"))
+        assert.same(keys(classes.Response), found("function replies:([%w_]+)", "function reply_fields%.([%w_]+)"))
+        assert.same(keys(classes.LogRequest), found("([%w_]+) = log_text", "function log_fields%.([%w_]+)"))
+        assert.same(keys(classes.LogResponse), found("([%w_]+) = log_number", "\n    (reason) = function"))
+    end)
 end)
 
 describe("lua/meta/testkit.lua", function()

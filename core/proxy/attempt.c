@@ -2,6 +2,7 @@
 #include <sys/socket.h>
 
 #include "core/http/load.h"
+#include "core/proxy/filtering.h"
 #include "core/proxy/proxy_internal.h"
 
 static void
@@ -140,15 +141,26 @@ connect_or_send(struct stream *stream)
     }
 }
 
+/* A filter read or replaced the request's body. */
+static bool
+has_content(const struct stream *stream)
+{
+    return UNLIKELY(stream->filtering != NULL) && stream->filtering->is_sealed;
+}
+
 static void
 rewind_request(struct stream *stream)
 {
     const struct h1_head *head = &stream->parser.head;
     const struct config_limits *limits = &stream->generation->config->limits;
-    stream->in->at = stream->head_bytes;
     relay_give_pipe(&stream->up, &stream->proxy->pipes);
-    relay_init(&stream->up, head->body, head->body, head->length, stream->in);
-    stream->up.limit = stream->parser.limits.body_bytes;
+    if (LIKELY(!has_content(stream))) {
+        stream->in->at = stream->head_bytes;
+        relay_init(&stream->up, head->body, head->body, head->length, stream->in);
+        stream->up.limit = stream->parser.limits.body_bytes;
+    } else {
+        content_rewind(stream);
+    }
     stream->sent = 0;
     buf_give(&stream->proxy->buffers, &stream->back);
     relay_begin(&stream->down, BODY_CLOSE, BODY_CLOSE, 0, NULL);
@@ -202,11 +214,13 @@ run_on(struct stream *stream, struct endpoint *endpoint, bool may_reuse)
     stream->upstream->stream = stream;
     if (!forward_write_request(stream, endpoint, &head) || !relay_queue(&stream->up, head.at, head.len)) {
         reply_reason(stream, REASON_SHED, 0, NULL);
-    } else if (stream->upstream->state == UPSTREAM_CONNECTING) {
-        connect_or_send(stream);
-    } else {
-        send_request(stream);
+        return;
     }
+    if (UNLIKELY(has_content(stream))) content_queue(stream);
+    if (stream->upstream->state == UPSTREAM_CONNECTING)
+        connect_or_send(stream);
+    else
+        send_request(stream);
 }
 
 static bool
@@ -288,7 +302,7 @@ decide(const struct stream *stream, enum reason reason)
         .pooled = stream->pooled,
         .kept = stream->kept,
         .sent = stream->sent,
-        .answered = stream->interims > 0 || stream->bytes_out > 0,
+        .answered = stream->interims > stream->continued,
         .head_began = stream->response.error != H1_BAD_STATUS_LINE,
         .per_try = stream->per_try_us != 0 && stream->proxy->now_us >= stream->picked_us + stream->per_try_us,
         .attempts = stream->attempts,
@@ -425,6 +439,7 @@ attempt_on_readable(struct stream *stream)
 {
     switch (stream->state) {
     case STREAM_WAIT: read_response_head(stream); return;
+    case STREAM_JUDGE: upstream_want_read(stream->upstream, false); return; /* the rest can wait, too */
     case STREAM_REPLY:
         if (relay_is_flushed(&stream->down))
             stream_pump_down(stream, true);
@@ -433,6 +448,7 @@ attempt_on_readable(struct stream *stream)
         return;
     case STREAM_TUNNEL: tunnel_pump(stream, false, true); return;
     case STREAM_HEAD:
+    case STREAM_FILTER:
     case STREAM_QUEUED:
     case STREAM_BACKOFF:
     case STREAM_CONNECT:
@@ -446,9 +462,11 @@ attempt_on_writable(struct stream *stream)
 {
     switch (stream->state) {
     case STREAM_WAIT:
+    case STREAM_JUDGE:
     case STREAM_REPLY: stream_pump_up(stream, false); return;
     case STREAM_TUNNEL: tunnel_pump(stream, false, false); return;
     case STREAM_HEAD:
+    case STREAM_FILTER:
     case STREAM_QUEUED:
     case STREAM_BACKOFF:
     case STREAM_CONNECT:

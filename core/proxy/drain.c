@@ -50,6 +50,8 @@ end_late(struct stream *stream)
 {
     switch (stream->state) {
     case STREAM_HEAD:
+    case STREAM_FILTER:
+    case STREAM_JUDGE:
     case STREAM_QUEUED:
     case STREAM_BACKOFF:
     case STREAM_CONNECT:

@@ -1,6 +1,7 @@
 #include <arpa/inet.h>
 #include <stdio.h>
 
+#include "core/proxy/filtering.h"
 #include "core/proxy/proxy_internal.h"
 
 enum { REQUEST_ID_MAX = 128, FORWARDED_MAX = 32 };
@@ -256,8 +257,8 @@ upgrade_list(struct stream *stream)
     return (struct slice){out, len};
 }
 
-static bool
-rewrite_target(struct stream *stream)
+bool
+forward_rewrite(struct stream *stream)
 {
     const struct config_route *route = stream->route;
     struct slice strip = slice_of(route->rewrite.strip_prefix), add = slice_of(route->rewrite.add_prefix);
@@ -296,8 +297,7 @@ forward_request(struct stream *stream)
     if (UNLIKELY(stream->conn->is_inner)) return set_request_id(stream) && set_traceparent(stream);
     if (!config_cidr_has(config->trusted_proxies, config->trusted_proxy_count, &stream->conn->peer.any))
         drop_untrusted(headers);
-    return set_forwarded(stream) && set_request_id(stream) && set_traceparent(stream) &&
-           rewrite_target(stream);
+    return set_forwarded(stream) && set_request_id(stream) && set_traceparent(stream);
 }
 
 static struct slice
@@ -323,21 +323,28 @@ bool
 forward_write_request(struct stream *stream, const struct endpoint *endpoint, struct slice *written)
 {
     const struct h1_head *head = &stream->parser.head;
-    struct slice host =
-        stream->route->rewrite.host != NULL ? slice_of(stream->route->rewrite.host) : head->authority;
+    const struct filtering *filtering = stream->filtering;
+    const char *given = stream->route->rewrite.host;
+    struct slice host = given != NULL ? slice_of(given) : head->authority;
+    enum body_kind body = head->body;
+    uint64_t length = head->length;
+    if (UNLIKELY(filtering != NULL)) {
+        content_framing(stream, &body, &length);
+        if (filtering->request.changed & FILTER_HOST) host = head->authority;
+    }
     if (host.len == 0)
         host = (struct slice){endpoint->host, endpoint->host_len}; /* HTTP/1.0: 1.1 asks for one */
     struct h1_out out = {
         .method = head->method_text,
         .target = full_target(stream, endpoint),
         .headers = &head->headers,
-        .body = head->body,
-        .length = head->length,
-        .no_framing = head->body == BODY_NONE,
+        .body = body,
+        .length = length,
+        .no_framing = body == BODY_NONE,
     };
     if (out.target.at == NULL) return false;
     /* RFC 9110 §8.6: methods that expect content say so when there is none. */
-    if (head->body == BODY_NONE &&
+    if (body == BODY_NONE &&
         (head->method == METHOD_POST || head->method == METHOD_PUT || head->method == METHOD_PATCH)) {
         out.body = BODY_LENGTH;
         out.no_framing = false;
@@ -357,8 +364,8 @@ forward_write_request(struct stream *stream, const struct endpoint *endpoint, st
 
 /* HEAD and 304 say how long the body would be (RFC 9110 §8.6): that row stays, though the body's framing is
  * none. */
-static void
-keep_length(struct headers *headers)
+void
+forward_show_length(struct headers *headers)
 {
     for (uint32_t i = 0; i < headers->count; i++) {
         struct header *row = &headers->rows[i];
@@ -383,20 +390,33 @@ add_response_rows(struct stream *stream, struct headers *headers)
            headers_add(headers, &stream->arena, HEADER_DATE, SLICE_LIT("Date"), proxy_date(stream->proxy));
 }
 
+static bool
+is_for_head(const struct stream *stream)
+{
+    return UNLIKELY(stream->filtering != NULL) ? stream->filtering->is_head
+                                               : stream->parser.head.method == METHOD_HEAD;
+}
+
+bool
+forward_response(struct stream *stream)
+{
+    struct h1_head *answer = &stream->response.head;
+    h1_drop_hop_by_hop(&answer->headers);
+    if (answer->status != 204 && (is_for_head(stream) || answer->status == 304))
+        forward_show_length(&answer->headers);
+    return add_response_rows(stream, &answer->headers);
+}
+
 bool
 forward_write_response(struct stream *stream, struct slice *written)
 {
     struct h1_head *answer = &stream->response.head;
-    bool is_head = stream->parser.head.method == METHOD_HEAD;
-    bool is_bodiless = is_head || answer->status == 204 || answer->status == 304;
-    h1_drop_hop_by_hop(&answer->headers);
-    if (answer->status != 204 && (is_head || answer->status == 304)) keep_length(&answer->headers);
-    if (!add_response_rows(stream, &answer->headers)) return false;
+    bool is_bodiless = is_for_head(stream) || answer->status == 204 || answer->status == 304;
     struct h1_out out = {
         .status = answer->status,
         .headers = &answer->headers,
         .body = answer->body == BODY_NONE ? BODY_LENGTH : stream->down.to,
-        .length = answer->length,
+        .length = answer->body == BODY_NONE ? 0 : answer->length,
         .no_framing = is_bodiless,
     };
     if (!stream->keep_alive)

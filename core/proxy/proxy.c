@@ -6,10 +6,12 @@
 #include <time.h>
 
 #include "core/base/clock.h"
+#include "core/proxy/filtering.h"
 #include "core/proxy/proxy_internal.h"
 
 enum {
     SWEEP_US = 250000,
+    RETIRED_US = 60000000, /* for spawned functions, once nothing else needs their generation */
     /* listeners, the channel to the supervisor, epoll, bundles; an eventfd of each worker */
     SPARE_FDS = 48 + SHM_WORKERS_MAX,
 };
@@ -22,17 +24,57 @@ generation_get(struct generation *generation)
     generation->refs++;
 }
 
+static void
+generation_free(struct generation *generation)
+{
+    route_table_free(generation->routes);
+    script_free(generation->script);
+    config_free(generation->config);
+    bundle_free(generation->bundle);
+    free(generation);
+}
+
+/* What its scripts spawned may finish, within RETIRED_US. */
 void
 generation_put(struct generation **given)
 {
     struct generation *generation = *given;
     *given = NULL;
     if (generation == NULL || --generation->refs > 0) return;
-    route_table_free(generation->routes);
-    script_free(generation->script);
-    config_free(generation->config);
-    bundle_free(generation->bundle);
-    free(generation);
+    struct proxy *proxy = generation->proxy;
+    if (proxy->drain == DRAIN_DONE || !script_is_busy(generation->script)) {
+        generation_free(generation);
+        return;
+    }
+    generation->until_us = proxy->now_us + RETIRED_US;
+    generation->next = proxy->retired;
+    proxy->retired = generation;
+}
+
+static void
+retired_sweep(struct proxy *proxy, bool is_over)
+{
+    for (struct generation **at = &proxy->retired; *at != NULL;) {
+        struct generation *generation = *at;
+        if (!is_over && generation->until_us > proxy->now_us && script_is_busy(generation->script)) {
+            at = &generation->next;
+            continue;
+        }
+        *at = generation->next;
+        generation_free(generation);
+    }
+}
+
+static bool
+has_filters(const struct config *config)
+{
+    for (size_t i = 0; i < config->route_count; i++) {
+        if (config->routes[i].filter_count > 0) return true;
+    }
+    for (size_t i = 0; i < config->service_count; i++) {
+        if (config->services[i].filter_count > 0) return true;
+    }
+    return false;
 }
 
 /* A pipe takes the descriptors of a connection. */
@@ -63,18 +105,25 @@ proxy_use(
         bundle_free(bundle);
         return false;
     }
-    *generation = (struct generation){number, bundle, config, script, 1, NULL};
+    *generation = (struct generation){.number = number,
+        .bundle = bundle,
+        .config = config,
+        .script = script,
+        .has_filters = has_filters(config),
+        .proxy = proxy};
     generation->routes = route_table_new(proxy->shm, config, script);
-    if (generation->routes == NULL) {
-        generation_put(&generation);
+    if (generation->routes == NULL || !script_set_host(script, &proxy->host)) {
+        generation_free(generation);
         return false;
     }
+    generation->refs = 1;
     proxy->generation = generation;
     proxy->connection_cap = connection_cap();
     proxy->pipes.limit = pipe_limit(proxy->connection_cap);
-    generation_put(&old);
     proxy->endpoints_version = 0;
     proxy_enter(proxy);
+    if (old != NULL) script_retire(old->script);
+    generation_put(&old);
     proxy_refresh(proxy);
     conns_count_clients(proxy);
     accept_start(proxy);
@@ -133,10 +182,12 @@ void
 proxy_leave(struct proxy *proxy)
 {
     while (proxy->is_woken || !link_is_empty(&proxy->ready_conns)) {
-        if (UNLIKELY(proxy->is_woken)) /* who waits goes before who comes */
+        if (UNLIKELY(proxy->is_woken)) { /* who waits goes before who comes */
             queueing_run(proxy);
-        else
+            filtering_run(proxy);
+        } else {
             conn_begin(LINK_OF(proxy->ready_conns.next, struct conn, link));
+        }
         rest_end(proxy);
     }
     rest_end(proxy);
@@ -155,6 +206,7 @@ on_sweep(evutil_socket_t fd, short what, void *context)
     upstream_sweep(proxy);
     queueing_sweep(proxy);
     stays_end(proxy, proxy->now_us);
+    if (UNLIKELY(proxy->retired != NULL)) retired_sweep(proxy, false);
     proxy_leave(proxy);
 }
 
@@ -262,6 +314,7 @@ lists_init(struct proxy *proxy)
     link_init(&proxy->resting_streams);
     link_init(&proxy->resting_upstreams);
     link_init(&proxy->free_streams);
+    link_init(&proxy->moved);
 }
 
 static void
@@ -287,6 +340,7 @@ proxy_new(struct event_base *base, struct shm *shm, unsigned worker, struct stat
     proxy->ring = shm_ring(shm, worker);
     clients_clear(shm, worker);
     lists_init(proxy);
+    filtering_host(proxy);
     if (getrandom(proxy->random, sizeof proxy->random, GRND_NONBLOCK) != (ssize_t)sizeof proxy->random) {
         proxy->random[0] = clock_now_us();
         proxy->random[1] = clock_wall_us() ^ worker;
@@ -351,6 +405,7 @@ proxy_free(struct proxy *proxy)
     stays_fini(proxy);
     queueing_fini(proxy);
     generation_put(&proxy->generation); /* its tasks cancel what they fetch */
+    retired_sweep(proxy, true);
     fetcher_free(proxy->fetcher);
     free(proxy->listeners);
     free(proxy);

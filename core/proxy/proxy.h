@@ -24,8 +24,13 @@ struct generation {
     struct bundle *bundle;
     struct config *config;
     struct script *script;
-    uint32_t refs; /* the proxy's own business */
-    void *routes;  /* compiled by core/proxy/route.c */
+    /* the proxy's own business */
+    uint32_t refs;
+    bool has_filters; /* anywhere */
+    void *routes;     /* compiled by core/proxy/route.c */
+    struct proxy *proxy;
+    struct generation *next; /* in proxy->retired, until then at the latest */
+    uint64_t until_us;
 };
 
 MUST_CHECK

@@ -17,6 +17,7 @@
 #include "core/http/h1.h"
 #include "core/http/reason.h"
 #include "core/proxy/proxy.h"
+#include "core/script/filter.h"
 #include "core/shm/ring.h"
 
 enum {
@@ -155,6 +156,11 @@ void relay_begin(
 /* Queues bytes that stand before the body (a head). False: the queue is full. */
 MUST_CHECK
 bool relay_queue(struct relay *relay, const char *bytes, size_t len);
+/* Queues body bytes in the sink's framing, into an empty queue or behind a head. */
+void relay_queue_data(struct relay *relay, struct slice data);
+/* Queues the end of the body, with the trailers of relay->chunked. False: they are broken, or no memory. */
+MUST_CHECK
+bool relay_queue_end(struct relay *relay, struct arena *arena);
 /* Queues what the buffer holds, as far as the queue has room. False: broken framing or no memory
  * (chunked.error). */
 MUST_CHECK
@@ -272,10 +278,12 @@ struct upstream {
 /* name, allowed next states */
 #define STREAM_STATES(X)                                                                                     \
     X(HEAD)    /* the rest of the request head; client_header */                                             \
+    X(FILTER)  /* a filter's fetch, sleep or the request body that it asked for; filter, client_body_gap */  \
     X(QUEUED)  /* room: its turn in the service's line, on proxy->lines; queue_timeout */                    \
     X(BACKOFF) /* the moment to try an endpoint again; resume_us */                                          \
     X(CONNECT) /* the backend's socket; connect */                                                           \
     X(WAIT)    /* the response head, while the request still goes out; client_body_gap, then response */     \
+    X(JUDGE)   /* a filter that looks at the response head, which is here; filter */                         \
     X(REPLY)   /* both bodies; stream_idle */                                                                \
     X(ANSWER)  /* the client's socket, for our own answer; stream_idle */                                    \
     X(TUNNEL)  /* bytes of either side; tunnel_idle */                                                       \
@@ -318,6 +326,7 @@ struct stream {
     uint32_t route_id, service_id, strategy_id; /* shm names; UINT32_MAX */
     struct script_request request;
     uint32_t head_bytes;
+    struct filtering *filtering; /* filtering.h; NULL: neither its route nor its service has filters */
 
     /* limits (queueing.c) */
     struct line *line; /* of its service, from the first look at its limits to attempt_end */
@@ -345,6 +354,7 @@ struct stream {
     enum reason reason;
     bool keep_alive; /* of the client's connection after this answer */
     bool upgrade;    /* asked of the backend */
+    bool continued;  /* the first interim answer is our own 100, for a filter that reads the body */
 
     /* what a new request does not find zeroed */
     struct arena arena;
@@ -370,6 +380,9 @@ struct proxy {
     struct stats *stats;
     unsigned worker;
     struct generation *generation; /* the newest */
+    struct generation *retired;    /* nobody's any more, but functions that their scripts spawned still run */
+    struct script_host host;
+    struct link moved; /* struct filtering: chains that waited and go on, for proxy_leave */
     uint64_t endpoints_version;
     uint64_t now_us; /* of the present callback */
 
@@ -415,8 +428,9 @@ struct proxy {
     struct link lines;          /* of every service that was ever limited */
     struct line **line_by_name; /* by shm name */
     uint32_t waiting;           /* streams with a ticket */
-    bool is_woken, is_changed; /* somebody's turn may have come; endpoints or limits moved: for proxy_leave */
-    bool polls;                /* somebody waits for what no wake-up tells */
+    /* somebody's turn may have come, or a filter goes on; endpoints or limits moved: for proxy_leave */
+    bool is_woken, is_changed;
+    bool polls; /* somebody waits for what no wake-up tells */
     struct event wake, poll;
     int wake_fds[SHM_WORKERS_MAX]; /* borrowed */
     unsigned wake_count;
@@ -494,11 +508,33 @@ bool stream_is_reset(const struct stream *stream); /* the client's socket saw RS
 /* request.c: `in` holds (more of) a request head; reads more of it */
 void request_on_bytes(struct stream *stream);
 void request_read_head(struct stream *stream);
+/* For what filters may change: a service of the route by weight; the path that is sent on, before `rewrite`;
+ * what holds for this service. The last two are false where they answered. */
+uint32_t request_choose_service(struct proxy *proxy, const struct config_route *route);
+MUST_CHECK
+bool request_set_target(struct stream *stream);
+MUST_CHECK
+bool request_settle(struct stream *stream, uint32_t service);
+void request_send(struct stream *stream); /* all is settled: to an endpoint of its service */
 
 /* transfer.c: bodies, as far as they go now; either may close the stream */
 void stream_pump_up(struct stream *stream, bool may_read);
 void stream_pump_down(struct stream *stream, bool may_read);
 void stream_cut(struct stream *stream, enum reason reason); /* after the head: the backend's fault */
+enum body_read {
+    BODY_READ,
+    BODY_READ_ALL, /* and there may be more */
+    BODY_AGAIN,
+    BODY_FAILED, /* the stream is closed */
+};
+enum { READ_ROUNDS = 8 }; /* full buffers in a row before others get their turn */
+/* The next bytes of the response's body, for a relay that decodes it; without splice where that is not
+ * `down`.
+ */
+enum body_read stream_read_back(struct stream *stream, struct relay *relay);
+void stream_wait_for_back(struct stream *stream);
+/* The request's body is no valid one: an answer, or the end where one is under way. */
+void stream_body_broken(struct stream *stream);
 
 /* attempt.c */
 void attempt_begin(struct stream *stream);
@@ -570,22 +606,31 @@ uint64_t body_due_us(const struct stream *stream); /* when it will have been too
 
 /* response.c */
 void response_on_bytes(struct stream *stream);
+void response_send(struct stream *stream); /* the final head and what follows; filters have seen it */
 void response_send_continue(struct stream *stream);
 void response_flush_interim(struct stream *stream);
 
 /* reply.c: our own answers. `reason` goes to the log; status 0 takes the reason's own. */
 void reply_reason(struct stream *stream, enum reason reason, int status, const char *sentence);
 void reply_route(struct stream *stream); /* redirect and respond */
+void reply_answer(struct stream *stream, const struct filter_answer *answer);
 void reply_text(struct stream *stream, int status, const char *type, struct slice body, struct slice name,
     struct slice value);
 
 /* forward.c */
+/* The headers that the endpoint sees, but for what filters change. */
 MUST_CHECK
 bool forward_request(struct stream *stream);
+MUST_CHECK
+bool forward_rewrite(struct stream *stream); /* the route's `rewrite` of stream->target */
 /* The request bears our own name in Via (config's `via`, not NULL): it came back. */
 bool forward_is_loop(const struct stream *stream);
 MUST_CHECK
 bool forward_write_request(struct stream *stream, const struct endpoint *endpoint, struct slice *head);
+/* The response's headers as filters see them, and then its head. */
+MUST_CHECK
+bool forward_response(struct stream *stream);
+void forward_show_length(struct headers *headers); /* Content-Length again, after hop-by-hop fields went */
 MUST_CHECK
 bool forward_write_response(struct stream *stream, struct slice *head);
 bool forward_request_id_is_valid(struct slice id);
@@ -676,6 +721,7 @@ char *logline_write(
 
 /* tunnel.c */
 void tunnel_open(struct stream *stream);
+void tunnel_begin(struct stream *stream); /* filters have seen the 101 */
 void tunnel_pump(struct stream *stream, bool client_readable, bool upstream_readable);
 
 /* drain.c */

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/proxy/filtering.h"
 #include "core/proxy/proxy_internal.h"
 
 enum {
@@ -162,7 +163,10 @@ follow_generation(struct stream *stream)
     uint32_t index;
     if (LIKELY(stream_picker(stream) == newest)) return true;
     if (!find_service(stream->proxy, stream->service_id, &index)) return false;
-    script_request_done(stream_picker(stream)->script, &stream->request);
+    if (UNLIKELY(stream->filtering != NULL))
+        filtering_park_ctx(stream);
+    else
+        script_request_done(stream_picker(stream)->script, &stream->request);
     generation_put(&stream->picker);
     if (stream->generation != newest) {
         generation_get(newest);

@@ -1,5 +1,6 @@
 #include <stdio.h>
 
+#include "core/proxy/filtering.h"
 #include "core/proxy/proxy_internal.h"
 
 static struct slice
@@ -15,20 +16,23 @@ skip_body(struct stream *stream)
     const struct h1_head *head = &stream->parser.head;
     struct relay *up = &stream->up;
     if (stream->head_bytes == 0 || up->state == RELAY_DROPPED) return false;
+    bool is_behind_head = LIKELY(stream->filtering == NULL) || !content_restore(stream);
     if (up->state != RELAY_OPEN) return true;
     if (stream->kept == BODY_GONE) return false;
-    stream->in->at = stream->head_bytes;
-    relay_init(up, head->body, BODY_CLOSE, head->length, stream->in);
-    up->limit = stream->parser.limits.body_bytes;
+    if (is_behind_head) {
+        stream->in->at = stream->head_bytes;
+        relay_init(up, head->body, BODY_CLOSE, head->length, stream->in);
+        up->limit = stream->parser.limits.body_bytes;
+    }
     do {
         up->iov_at = up->iov_count = up->scratch_used = 0;
         if (!relay_fill(up, &stream->arena)) {
             up->state = RELAY_DROPPED;
             return false;
         }
-    } while (up->state == RELAY_OPEN && buf_used(stream->in) > 0);
+    } while (up->state == RELAY_OPEN && up->buf != NULL && buf_used(up->buf) > 0);
     up->iov_at = up->iov_count = 0;
-    return up->state == RELAY_ENDED;
+    return up->state != RELAY_OPEN;
 }
 
 static bool
@@ -60,7 +64,9 @@ send_answer(struct stream *stream, struct headers *headers, struct slice body)
         stream_close(stream, REASON_SHED);
         return;
     }
-    if (!is_bodiless && request->method != METHOD_HEAD && !relay_queue(&stream->down, body.at, body.len)) {
+    bool is_head =
+        UNLIKELY(stream->filtering != NULL) ? stream->filtering->is_head : request->method == METHOD_HEAD;
+    if (!is_bodiless && !is_head && !relay_queue(&stream->down, body.at, body.len)) {
         stream_close(stream, REASON_SHED);
         return;
     }
@@ -76,26 +82,46 @@ add_row(struct stream *stream, struct headers *headers, const char *name, struct
 }
 
 void
-reply_text(struct stream *stream, int status, const char *type, struct slice body, struct slice name,
-    struct slice value)
+reply_answer(struct stream *stream, const struct filter_answer *answer)
 {
-    struct headers headers = {0};
+    struct headers headers = answer->headers;
     attempt_end(stream);
+    if (UNLIKELY(stream->filtering != NULL)) filtering_stop(stream);
     stream->nudge_us = 0;
-    stream->status = status;
+    stream->status = answer->status;
     bool is_read = skip_body(stream);
     stream->keep_alive = is_read && stream->parser.head.keep_alive && stream->proxy->drain == DRAIN_NO &&
                          conn_may_stay(stream->conn);
-    bool ok = add_row(stream, &headers, "Date", proxy_date(stream->proxy));
-    if (ok && type != NULL && !has_no_body(status))
-        ok = add_row(stream, &headers, "Content-Type", slice_text(type));
-    if (ok && name.len > 0) ok = headers_add(&headers, &stream->arena, header_identify(name), name, value);
-    if (ok && stream->request_id.len > 0) ok = add_row(stream, &headers, "X-Request-Id", stream->request_id);
-    if (!ok) {
+    bool ok = headers_find(&headers, HEADER_DATE) != NULL ||
+              add_row(stream, &headers, "Date", proxy_date(stream->proxy));
+    if (ok && stream->request_id.len > 0 && headers_find(&headers, HEADER_X_REQUEST_ID) == NULL)
+        ok = add_row(stream, &headers, "X-Request-Id", stream->request_id);
+    if (ok)
+        send_answer(stream, &headers, answer->body);
+    else
         stream_close(stream, REASON_SHED);
-        return;
-    }
-    send_answer(stream, &headers, body);
+}
+
+static bool
+make_answer(struct stream *stream, int status, const char *type, struct slice body, struct slice name,
+    struct slice value, struct filter_answer *answer)
+{
+    *answer = (struct filter_answer){.status = status, .body = body};
+    if (type != NULL && !has_no_body(status) &&
+        !add_row(stream, &answer->headers, "Content-Type", slice_text(type)))
+        return false;
+    return name.len == 0 || headers_add(&answer->headers, &stream->arena, header_identify(name), name, value);
+}
+
+void
+reply_text(struct stream *stream, int status, const char *type, struct slice body, struct slice name,
+    struct slice value)
+{
+    struct filter_answer answer;
+    if (make_answer(stream, status, type, body, name, value, &answer))
+        reply_answer(stream, &answer);
+    else
+        stream_close(stream, REASON_SHED);
 }
 
 void
@@ -184,13 +210,31 @@ location(struct stream *stream, struct slice to)
     return (struct slice){out + skip, len - skip};
 }
 
+/* What the route itself says; its filters may have a word in it. */
+static void
+answer_route(struct stream *stream, int status, const char *type, struct slice body, struct slice name,
+    struct slice value)
+{
+    struct filter_answer *answer;
+    if (LIKELY(stream->filtering == NULL)) {
+        reply_text(stream, status, type, body, name, value);
+        return;
+    }
+    answer = arena_alloc(&stream->arena, sizeof *answer);
+    if (answer == NULL || !make_answer(stream, status, type, body, name, value, answer))
+        reply_reason(stream, REASON_SHED, 0, NULL);
+    else
+        respond_with(stream, answer);
+}
+
 void
 reply_route(struct stream *stream)
 {
     const struct config_route *route = stream->route;
     if (route->action == ACTION_RESPOND) {
         struct slice body = {route->respond.body, route->respond.body_len};
-        reply_text(stream, route->respond.status, route->respond.content_type, body, SLICE_NONE, SLICE_NONE);
+        answer_route(
+            stream, route->respond.status, route->respond.content_type, body, SLICE_NONE, SLICE_NONE);
         return;
     }
     struct slice to = location(stream, slice_text(route->redirect.to));
@@ -200,5 +244,5 @@ reply_route(struct stream *stream)
     }
     char *body =
         arena_printf(&stream->arena, "%d moved to %.*s\n", route->redirect.status, (int)to.len, to.at);
-    reply_text(stream, route->redirect.status, "text/plain", slice_text(body), SLICE_LIT("Location"), to);
+    answer_route(stream, route->redirect.status, "text/plain", slice_text(body), SLICE_LIT("Location"), to);
 }

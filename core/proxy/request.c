@@ -3,6 +3,7 @@
 
 #include "core/base/text.h"
 #include "core/http/uri.h"
+#include "core/proxy/filtering.h"
 #include "core/proxy/proxy_internal.h"
 
 static const struct slice allowed = {"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH", 44};
@@ -78,11 +79,11 @@ find_path(struct stream *stream, bool keep_slashes, struct slice *normal)
     return false;
 }
 
-static uint32_t
-choose_service(struct stream *stream, const struct config_route *route)
+uint32_t
+request_choose_service(struct proxy *proxy, const struct config_route *route)
 {
     if (route->target_count == 1 || route->weight_total == 0) return route->targets[0].service;
-    uint64_t at = proxy_random(stream->proxy) % route->weight_total;
+    uint64_t at = proxy_random(proxy) % route->weight_total;
     for (size_t i = 0; i < route->target_count; i++) {
         if (at < route->targets[i].weight) return route->targets[i].service;
         at -= route->targets[i].weight;
@@ -103,29 +104,46 @@ limit_body(struct stream *stream, uint64_t bytes)
     return false;
 }
 
-static void
-proxy_request(struct stream *stream)
+bool
+request_settle(struct stream *stream, uint32_t service)
 {
     const struct config_route *route = stream->route;
     const struct config *config = stream->generation->config;
     const struct route_table *table = stream->generation->routes;
-    const struct h1_head *head = &stream->parser.head;
-    uint32_t service = choose_service(stream, route);
+    stream->request.service = service;
+    if (UNLIKELY(service == SLOT_NONE)) { /* the route answers by itself */
+        stream->timeouts = route->timeouts;
+        stream->service_id = stream->strategy_id = UINT32_MAX;
+        return limit_body(stream, config->limits.body_bytes);
+    }
     stream->timeouts = route->own_timeouts || route->target_count == 1 ? route->timeouts
                                                                        : config->services[service].timeouts;
     const struct config_body_limits *limits =
         route->own_limits || route->target_count == 1 ? &route->body : &config->services[service].body;
-    if (!limit_body(stream, limits->bytes)) return;
+    if (!limit_body(stream, limits->bytes)) return false;
     stream->service_id = route_service_id(table, service);
     stream->strategy_id = route_strategy_id(table, service);
-    if (UNLIKELY(config->via != NULL) && forward_is_loop(stream)) {
-        reply_reason(stream, REASON_BAD_REQUEST, 508, "the request has passed this gateway before");
-        return;
-    }
-    if (!forward_request(stream)) {
+    stream->body_rate = limits->rate;
+    return true;
+}
+
+void
+request_send(struct stream *stream)
+{
+    if (!forward_rewrite(stream)) {
         reply_reason(stream, REASON_SHED, 0, NULL);
         return;
     }
+    stream->per_try_us = retry_config(stream)->per_try;
+    budget_count_request(&stream->proxy->block->budget, stream->proxy->now_us);
+    attempt_begin(stream);
+}
+
+/* What strategies and filters see. */
+static void
+show_request(struct stream *stream)
+{
+    const struct h1_head *head = &stream->parser.head;
     struct script_request *request = &stream->request;
     request->method = head->method;
     request->method_text = head->method_text;
@@ -134,11 +152,74 @@ proxy_request(struct stream *stream)
     request->host = stream->host;
     request->headers = &stream->parser.head.headers;
     request->arena = &stream->arena;
-    request->service = service;
-    stream->body_rate = limits->rate;
-    stream->per_try_us = retry_config(stream)->per_try;
-    budget_count_request(&stream->proxy->block->budget, stream->proxy->now_us);
-    attempt_begin(stream);
+}
+
+static bool
+has_filters(const struct stream *stream, uint32_t service)
+{
+    const struct generation *generation = stream->generation;
+    return UNLIKELY(generation->has_filters) && !stream->conn->is_inner &&
+           filter_is_needed(
+               generation->script, (uint32_t)(stream->route - generation->config->routes), service);
+}
+
+static void
+proxy_request(struct stream *stream)
+{
+    const struct config *config = stream->generation->config;
+    uint32_t service = request_choose_service(stream->proxy, stream->route);
+    if (has_filters(stream, service) && !filtering_new(stream, service)) {
+        reply_reason(stream, REASON_SHED, 0, NULL);
+        return;
+    }
+    if (!request_settle(stream, service)) return;
+    if (UNLIKELY(config->via != NULL) && forward_is_loop(stream)) {
+        reply_reason(stream, REASON_BAD_REQUEST, 508, "the request has passed this gateway before");
+        return;
+    }
+    if (!forward_request(stream)) {
+        reply_reason(stream, REASON_SHED, 0, NULL);
+        return;
+    }
+    show_request(stream);
+    if (UNLIKELY(stream->filtering != NULL))
+        filtering_begin(stream);
+    else
+        request_send(stream);
+}
+
+/* A route that answers by itself. */
+static void
+answer_request(struct stream *stream)
+{
+    if (!has_filters(stream, SLOT_NONE)) {
+        if (limit_body(stream, stream->generation->config->limits.body_bytes)) reply_route(stream);
+        return;
+    }
+    if (!filtering_new(stream, SLOT_NONE)) {
+        reply_reason(stream, REASON_SHED, 0, NULL);
+        return;
+    }
+    if (!request_settle(stream, SLOT_NONE)) return;
+    if (!forward_request(stream)) {
+        reply_reason(stream, REASON_SHED, 0, NULL);
+        return;
+    }
+    show_request(stream);
+    filtering_begin(stream);
+}
+
+bool
+request_set_target(struct stream *stream)
+{
+    stream->target = stream->path;
+    if (UNLIKELY(stream->filtering != NULL) && (stream->filtering->request.changed & FILTER_PATH) != 0) {
+        stream->target = stream->request.path;
+        return true;
+    }
+    if (stream->route->slashes_keep && !find_path(stream, true, &stream->target)) return false;
+    if (stream->route->path_raw) stream->target = stream->parser.head.path;
+    return true;
 }
 
 /* RFC 9110 §7.6.2: at zero TRACE and OPTIONS end here, else one hop less is left. False: answered. */
@@ -213,13 +294,11 @@ route_request(struct stream *stream)
         reply_reason(stream, REASON_NO_ROUTE, 0, NULL);
         return;
     }
-    stream->target = stream->path;
-    if (stream->route->slashes_keep && !find_path(stream, true, &stream->target)) return;
-    if (stream->route->path_raw) stream->target = head->path;
+    if (!request_set_target(stream)) return;
     if (stream->route->action == ACTION_PROXY)
         proxy_request(stream);
-    else if (limit_body(stream, stream->generation->config->limits.body_bytes))
-        reply_route(stream);
+    else
+        answer_request(stream);
 }
 
 static bool

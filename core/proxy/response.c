@@ -1,3 +1,4 @@
+#include "core/proxy/filtering.h"
 #include "core/proxy/proxy_internal.h"
 
 /* 1xx */
@@ -66,29 +67,64 @@ client_framing(const struct stream *stream)
     return stream->parser.head.minor == 0 ? BODY_CLOSE : BODY_CHUNKED;
 }
 
+/* The generation has done its part, unless stages of the body need its script. */
+static void
+leave_generation(struct stream *stream)
+{
+    if (UNLIKELY(stream->filtering != NULL)) {
+        if (stream->filtering->transform != NULL && stream->filtering->response.has_stages) return;
+        filtering_stop(stream);
+    }
+    stream_release_generation(stream);
+}
+
+static void
+no_memory(struct stream *stream)
+{
+    stream->status = 0;
+    relay_begin(&stream->down, BODY_NONE, BODY_NONE, 0, NULL);
+    reply_reason(stream, REASON_SHED, 0, NULL);
+}
+
+void
+response_send(struct stream *stream)
+{
+    struct h1_head *answer = &stream->response.head;
+    const struct filtering *filtering = stream->filtering;
+    bool is_whole = stream->up.state == RELAY_DONE;
+    struct slice head;
+    stream->status = answer->status;
+    enum body_kind to = answer->body == BODY_NONE ? BODY_NONE : client_framing(stream);
+    if (UNLIKELY(filtering != NULL)) {
+        is_whole = is_whole && !filtering->is_unread;
+        if (filtering->transform != NULL) to = stream->parser.head.minor == 0 ? BODY_CLOSE : BODY_CHUNKED;
+    }
+    /* A request body that still comes may never end: what answers early ends the connection. */
+    stream->keep_alive = stream->parser.head.keep_alive && is_whole && to != BODY_CLOSE &&
+                         stream->proxy->drain == DRAIN_NO && conn_may_stay(stream->conn);
+    relay_begin(&stream->down, answer->body, to, answer->length, stream->back);
+    if (!forward_write_response(stream, &head) || !relay_queue(&stream->down, head.at, head.len)) {
+        no_memory(stream);
+        return;
+    }
+    leave_generation(stream);
+    stream_enter(stream, STREAM_REPLY);
+    stream_pump_down(stream, false);
+}
+
 static void
 begin_reply(struct stream *stream)
 {
     struct h1_head *answer = &stream->response.head;
-    struct slice head;
     attempt_observe(stream, answer->status, REASON_NONE, &answer->headers);
     stream->reason = REASON_NONE;
     stream->nudge_us = 0;
-    stream->status = answer->status;
-    enum body_kind to = answer->body == BODY_NONE ? BODY_NONE : client_framing(stream);
-    /* A request body that still comes may never end: what answers early ends the connection. */
-    stream->keep_alive = stream->parser.head.keep_alive && stream->up.state == RELAY_DONE &&
-                         to != BODY_CLOSE && stream->proxy->drain == DRAIN_NO && conn_may_stay(stream->conn);
-    relay_begin(&stream->down, answer->body, to, answer->length, stream->back);
-    if (!forward_write_response(stream, &head) || !relay_queue(&stream->down, head.at, head.len)) {
-        stream->status = 0;
-        relay_begin(&stream->down, BODY_NONE, BODY_NONE, 0, NULL);
-        reply_reason(stream, REASON_SHED, 0, NULL);
-        return;
-    }
-    stream_release_generation(stream);
-    stream_enter(stream, STREAM_REPLY);
-    stream_pump_down(stream, false);
+    if (!forward_response(stream))
+        no_memory(stream);
+    else if (UNLIKELY(stream->filtering != NULL))
+        respond_to_endpoint(stream);
+    else
+        response_send(stream);
 }
 
 void

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#include "core/proxy/filtering.h"
 #include "core/proxy/proxy_internal.h"
 
 enum { FREE_STREAMS = 1024 };
@@ -9,13 +10,16 @@ enum { FREE_STREAMS = 1024 };
 #define BIT(state) (1u << STREAM_##state)
 /* From each state, those that may follow. */
 static const unsigned moves[STREAM_STATE_COUNT] = {
-    [STREAM_HEAD] =
-        BIT(HEAD) | BIT(QUEUED) | BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(ANSWER) | BIT(CLOSED),
+    [STREAM_HEAD] = BIT(HEAD) | BIT(FILTER) | BIT(QUEUED) | BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) |
+                    BIT(ANSWER) | BIT(CLOSED),
+    [STREAM_FILTER] =
+        BIT(FILTER) | BIT(QUEUED) | BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(ANSWER) | BIT(CLOSED),
     [STREAM_QUEUED] = BIT(QUEUED) | BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(ANSWER) | BIT(CLOSED),
     [STREAM_BACKOFF] = BIT(QUEUED) | BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(ANSWER) | BIT(CLOSED),
     [STREAM_CONNECT] = BIT(QUEUED) | BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(ANSWER) | BIT(CLOSED),
-    [STREAM_WAIT] = BIT(QUEUED) | BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(REPLY) | BIT(ANSWER) |
-                    BIT(TUNNEL) | BIT(CLOSED),
+    [STREAM_WAIT] = BIT(QUEUED) | BIT(BACKOFF) | BIT(CONNECT) | BIT(WAIT) | BIT(JUDGE) | BIT(REPLY) |
+                    BIT(ANSWER) | BIT(TUNNEL) | BIT(CLOSED),
+    [STREAM_JUDGE] = BIT(JUDGE) | BIT(REPLY) | BIT(ANSWER) | BIT(TUNNEL) | BIT(CLOSED),
     [STREAM_REPLY] = BIT(CLOSED),
     [STREAM_ANSWER] = BIT(CLOSED),
     [STREAM_TUNNEL] = BIT(CLOSED),
@@ -55,6 +59,8 @@ wait_us(const struct stream *stream)
     case STREAM_CONNECT: return stream->timeouts.connect;
     case STREAM_WAIT:
         return waits_for_body(stream) ? stream->timeouts.client_body_gap : stream->timeouts.response;
+    case STREAM_FILTER:
+    case STREAM_JUDGE: return filtering_left_us(stream);
     case STREAM_QUEUED: return queueing_left_us(stream);
     case STREAM_BACKOFF: return stream->resume_us - stream->proxy->now_us;
     case STREAM_REPLY:
@@ -63,6 +69,13 @@ wait_us(const struct stream *stream)
     case STREAM_CLOSED: break;
     }
     return 0;
+}
+
+static bool
+may_wait_for_body(enum stream_state state)
+{
+    const unsigned states = BIT(FILTER) | BIT(WAIT) | BIT(JUDGE) | BIT(REPLY);
+    return (states >> state & 1u) != 0;
 }
 
 void
@@ -74,7 +87,7 @@ stream_arm(struct stream *stream)
         uint64_t end_us = stream->started_us + stream->timeouts.request;
         if (end_us < due_us) due_us = end_us;
     }
-    if ((stream->state == STREAM_WAIT || stream->state == STREAM_REPLY) && waits_for_body(stream)) {
+    if (may_wait_for_body(stream->state) && waits_for_body(stream)) {
         uint64_t end_us = body_due_us(stream);
         if (end_us < due_us) due_us = end_us;
     }
@@ -215,6 +228,7 @@ dispose_conn(struct stream *stream, bool answered)
     struct conn *conn = stream->conn;
     bool request_read =
         stream->up.state != RELAY_OPEN && stream->up.state != RELAY_DROPPED && stream->head_bytes > 0;
+    if (UNLIKELY(stream->filtering != NULL) && stream->filtering->is_unread) request_read = false;
     bool by_close = stream->state == STREAM_REPLY && stream->down.to == BODY_CLOSE;
     struct buf *left = take_left(stream);
     conn->stream = NULL;
@@ -250,6 +264,7 @@ stream_close(struct stream *stream, enum reason reason)
     attempt_end(stream);
     count(stream);
     if (UNLIKELY(stream->conn->is_inner)) inner_note(stream->conn, stream->reason);
+    if (UNLIKELY(stream->filtering != NULL)) filtering_close(stream);
     stream_release_generation(stream);
     dispose_conn(stream, answered);
     stream_enter(stream, STREAM_CLOSED);
@@ -301,12 +316,13 @@ poke_client(struct stream *stream)
         conn_want_read(conn, false);
         conn->input = INPUT_ENDED;
         bool is_queued = stream->state == STREAM_QUEUED;
-        bool is_sending = is_queued || stream->state == STREAM_CONNECT || stream->state == STREAM_BACKOFF;
+        bool is_sending = is_queued || stream->state == STREAM_FILTER || stream->state == STREAM_CONNECT ||
+                          stream->state == STREAM_BACKOFF;
         if (is_sending && !is_whole(stream)) { /* RFC 9112 §8: it will never be whole */
             stream_client_gone(stream);
             return;
         }
-        if (stream->state == STREAM_WAIT || is_sending) {
+        if (stream->state == STREAM_WAIT || stream->state == STREAM_JUDGE || is_sending) {
             stream->nudge_us = stream->proxy->now_us + (is_queued ? NUDGE_QUEUED_US : NUDGE_US);
             if (stream->parser.head.minor == 0) stream->nudge_us = 0;
             stream_arm(stream);
@@ -323,7 +339,14 @@ stream_on_readable(struct stream *stream)
 {
     switch (stream->state) {
     case STREAM_HEAD: request_read_head(stream); return;
+    case STREAM_FILTER:
+        if (stream->filtering->task != NULL)
+            collect_on_readable(stream);
+        else
+            poke_client(stream);
+        return;
     case STREAM_WAIT:
+    case STREAM_JUDGE:
     case STREAM_REPLY:
         if (stream->up.state == RELAY_OPEN && relay_is_flushed(&stream->up))
             stream_pump_up(stream, true);
@@ -345,6 +368,8 @@ stream_on_writable(struct stream *stream)
     switch (stream->state) {
     case STREAM_REPLY:
     case STREAM_ANSWER: stream_pump_down(stream, false); return;
+    case STREAM_FILTER:
+    case STREAM_JUDGE:
     case STREAM_QUEUED:
     case STREAM_BACKOFF:
     case STREAM_CONNECT:
@@ -405,6 +430,8 @@ stream_on_timeout(struct stream *stream)
     }
     switch (stream->state) {
     case STREAM_HEAD: reply_reason(stream, REASON_CLIENT_TIMEOUT, 0, NULL); return;
+    case STREAM_FILTER:
+    case STREAM_JUDGE: filtering_on_timeout(stream); return;
     case STREAM_QUEUED: queueing_on_timeout(stream); return;
     case STREAM_BACKOFF: attempt_resume(stream); return;
     case STREAM_CONNECT: attempt_fail(stream, REASON_CONNECT_TIMEOUT); return;

@@ -1,13 +1,10 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "core/proxy/filtering.h"
 #include "core/proxy/proxy_internal.h"
 
-enum { READ_ROUNDS = 8 }; /* full buffers in a row before others get their turn */
-
 /* the request body */
-
-enum body_read { BODY_READ, BODY_READ_ALL, BODY_AGAIN, BODY_FAILED };
 
 static enum body_read
 splice_body(struct stream *stream)
@@ -40,7 +37,10 @@ read_body(struct stream *stream)
         stream_close(stream, REASON_SHED);
         return BODY_FAILED;
     }
-    if (up->buf != stream->in) up->buf->at = up->buf->end = 0;
+    if (up->buf != stream->in) {
+        stream->kept = BODY_GONE;
+        up->buf->at = up->buf->end = 0;
+    }
     size_t room = up->buf->cap - up->buf->end;
     ssize_t n = recv(stream->conn->fd, up->buf->bytes + up->buf->end, room, 0);
     if (n > 0) {
@@ -57,6 +57,7 @@ static void
 wait_for_body(struct stream *stream)
 {
     if (stream->body != NULL && stream->up.buf == stream->body) {
+        stream->kept = BODY_GONE;
         buf_give(&stream->proxy->buffers, &stream->body);
         stream->up.buf = NULL;
     }
@@ -70,13 +71,13 @@ wait_for_body(struct stream *stream)
     stream_arm(stream);
 }
 
-static void
-body_broken(struct stream *stream)
+void
+stream_body_broken(struct stream *stream)
 {
     enum h1_error error = stream->up.chunked.error;
     stream->up.state = RELAY_DROPPED;
     atomic_fetch_add_explicit(&stream->proxy->totals->bad_requests, 1, memory_order_relaxed);
-    if (stream->state == STREAM_WAIT) {
+    if (stream->state == STREAM_WAIT || stream->state == STREAM_FILTER) {
         reply_reason(stream, error == H1_BODY_TOO_LARGE ? REASON_LIMIT : REASON_BAD_REQUEST,
             h1_error_status(error), h1_error_text(error));
     } else {
@@ -103,7 +104,7 @@ stream_pump_up(struct stream *stream, bool may_read)
     struct relay *up = &stream->up;
     for (unsigned round = 0; up->state == RELAY_OPEN || up->state == RELAY_ENDED;) {
         if (!relay_fill(up, &stream->arena)) {
-            body_broken(stream);
+            stream_body_broken(stream);
             return;
         }
         switch (relay_flush(up, stream->upstream->fd, &stream->sent)) {
@@ -148,11 +149,11 @@ stream_cut(struct stream *stream, enum reason reason)
 }
 
 static enum body_read
-read_back_ended(struct stream *stream, ssize_t n)
+read_back_ended(struct stream *stream, struct relay *relay, ssize_t n)
 {
     if (n == -1 && (errno == EAGAIN || errno == EINTR)) return BODY_AGAIN;
-    if (n == 0 && stream->down.from == BODY_CLOSE) {
-        relay_eof(&stream->down);
+    if (n == 0 && relay->from == BODY_CLOSE) {
+        relay_eof(relay);
         return BODY_READ;
     }
     stream_cut(stream, REASON_RESET_AFTER_HEADERS);
@@ -166,17 +167,18 @@ splice_back(struct stream *stream)
     stream->down.buf = NULL;
     buf_give(&stream->proxy->buffers, &stream->back);
     ssize_t n = relay_read_pipe(&stream->down, &stream->proxy->pipes, stream->upstream->fd, &filled);
-    if (n <= 0) return read_back_ended(stream, n);
+    if (n <= 0) return read_back_ended(stream, &stream->down, n);
     return filled ? BODY_READ_ALL : BODY_READ;
 }
 
-static enum body_read
-read_back(struct stream *stream)
+enum body_read
+stream_read_back(struct stream *stream, struct relay *down)
 {
-    struct relay *down = &stream->down;
     struct buf_pool *pool = &stream->proxy->buffers;
-    if (relay_take_pipe(down, &stream->proxy->pipes)) return splice_back(stream);
-    relay_give_pipe(down, &stream->proxy->pipes);
+    if (LIKELY(down == &stream->down)) {
+        if (relay_take_pipe(down, &stream->proxy->pipes)) return splice_back(stream);
+        relay_give_pipe(down, &stream->proxy->pipes);
+    }
     if (stream->back != NULL && stream->back->cap < down->read_bytes) buf_give(pool, &stream->back);
     if (stream->back == NULL) stream->back = buf_take(pool, down->read_bytes);
     down->buf = stream->back;
@@ -186,15 +188,15 @@ read_back(struct stream *stream)
     }
     stream->back->at = stream->back->end = 0;
     ssize_t n = recv(stream->upstream->fd, stream->back->bytes, stream->back->cap, 0);
-    if (n <= 0) return read_back_ended(stream, n);
+    if (n <= 0) return read_back_ended(stream, down, n);
     stream->back->end = (uint32_t)n;
     if ((size_t)n < stream->back->cap) return BODY_READ;
     down->read_bytes = BUF_LARGE - sizeof(struct buf);
     return BODY_READ_ALL;
 }
 
-static void
-wait_for_back(struct stream *stream)
+void
+stream_wait_for_back(struct stream *stream)
 {
     buf_give(&stream->proxy->buffers, &stream->back);
     relay_give_pipe(&stream->down, &stream->proxy->pipes);
@@ -207,6 +209,11 @@ void
 stream_pump_down(struct stream *stream, bool may_read)
 {
     struct relay *down = &stream->down;
+    if (UNLIKELY(stream->filtering != NULL) && stream->filtering->transform != NULL &&
+        stream->state == STREAM_REPLY) {
+        transform_pump(stream, may_read);
+        return;
+    }
     for (unsigned round = 0; down->state == RELAY_OPEN || down->state == RELAY_ENDED;) {
         if (!relay_fill(down, &stream->arena)) {
             (void)relay_flush(down, stream->conn->fd, &stream->bytes_out); /* what was sound before it */
@@ -234,13 +241,13 @@ stream_pump_down(struct stream *stream, bool may_read)
         if (down->buf != NULL && buf_used(down->buf) > 0) continue;
         conn_want_write(stream->conn, false);
         if (!may_read || round++ == READ_ROUNDS) {
-            wait_for_back(stream);
+            stream_wait_for_back(stream);
             return;
         }
-        switch (read_back(stream)) {
+        switch (stream_read_back(stream, down)) {
         case BODY_READ_ALL: break;
         case BODY_READ: may_read = false; break;
-        case BODY_AGAIN: wait_for_back(stream); return;
+        case BODY_AGAIN: stream_wait_for_back(stream); return;
         case BODY_FAILED: return;
         }
     }

@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "core/proxy/filtering.h"
 #include "core/proxy/proxy_internal.h"
 
 enum { TUNNEL_ROUNDS = 8 };
@@ -156,25 +157,41 @@ is_offered(const struct stream *stream)
 /* The backend said 101: what the client sent behind its request goes now, and from here on bytes are bytes.
  */
 void
-tunnel_open(struct stream *stream)
+tunnel_begin(struct stream *stream)
 {
     struct proxy *proxy = stream->proxy;
     struct slice head;
-    if (stream->up.state != RELAY_DONE || !is_offered(stream) || !keep_request(stream) ||
-        !write_head(stream, &head) || !relay_queue(&stream->down, head.at, head.len)) {
+    if (!keep_request(stream) || !write_head(stream, &head) ||
+        !relay_queue(&stream->down, head.at, head.len)) {
+        reply_reason(stream, REASON_SHED, 0, NULL);
+        return;
+    }
+    stream->status = 101;
+    stream->keep_alive = false;
+    relay_begin(&stream->up, BODY_CLOSE, BODY_CLOSE, 0, stream->in);
+    relay_begin(&stream->down, BODY_CLOSE, BODY_CLOSE, 0, stream->back);
+    if (UNLIKELY(stream->filtering != NULL)) filtering_stop(stream);
+    stream_release_generation(stream);
+    atomic_store_explicit(&proxy->block->tunnels, ++proxy->tunnels, memory_order_relaxed);
+    atomic_fetch_add_explicit(&proxy->totals->tunnels, 1, memory_order_relaxed);
+    stream_enter(stream, STREAM_TUNNEL);
+    tunnel_pump(stream, false, false);
+}
+
+void
+tunnel_open(struct stream *stream)
+{
+    if (stream->up.state != RELAY_DONE || !is_offered(stream)) {
         attempt_fail(stream, REASON_BAD_RESPONSE);
         return;
     }
     attempt_observe(stream, 101, REASON_NONE, &stream->response.head.headers);
     stream->reason = REASON_NONE;
     stream->nudge_us = 0;
-    stream->status = 101;
-    stream->keep_alive = false;
-    relay_begin(&stream->up, BODY_CLOSE, BODY_CLOSE, 0, stream->in);
-    relay_begin(&stream->down, BODY_CLOSE, BODY_CLOSE, 0, stream->back);
-    stream_release_generation(stream);
-    atomic_store_explicit(&proxy->block->tunnels, ++proxy->tunnels, memory_order_relaxed);
-    atomic_fetch_add_explicit(&proxy->totals->tunnels, 1, memory_order_relaxed);
-    stream_enter(stream, STREAM_TUNNEL);
-    tunnel_pump(stream, false, false);
+    if (UNLIKELY(stream->filtering != NULL)) {
+        h1_drop_hop_by_hop(&stream->response.head.headers);
+        respond_to_endpoint(stream);
+    } else {
+        tunnel_begin(stream);
+    }
 }

@@ -45,7 +45,7 @@ struct filter_request {
     uint32_t route;          /* index into config.routes; set_route moves it */
     uint32_t service;        /* index into config.services; SLOT_NONE where the route answers by itself */
     bool has_body;           /* Content-Length above 0, or chunked */
-    struct slice body;       /* FILTER_BODY: what replaces the client's */
+    struct slice body;       /* FILTER_BODY: what replaces the client's; in the stream's arena */
     unsigned changed;        /* enum filter_change */
     struct filter_answer *answer;
     struct {

@@ -25,6 +25,7 @@
 #include "core/metrics/stats.h"
 #include "core/proxy/proxy_internal.h"
 #include "core/shm/ring.h"
+#include "spec/unit/proxy/fake_filter.h"
 
 enum { BACKENDS = 3, RIG_PATIENCE_US = 8000000 };
 
@@ -331,6 +332,8 @@ rig_use(struct rig *rig, const char *yaml)
     struct bundle *bundle = bundle_open();
     assert_non_null(bundle);
     assert_true(bundle_put(bundle, "rig.yaml", slice_of(yaml)));
+    assert_true(
+        bundle_put(bundle, "x.lua", SLICE_LIT("return {}"))); /* a filter: fake_filter.h is in its place */
     struct config *config = config_load(bundle, "rig.yaml", &diags);
     diags_print(&diags, stderr);
     assert_non_null(config);
@@ -372,6 +375,7 @@ rig_new(const char *yaml, unsigned backends)
 {
     struct rig *rig = calloc(1, sizeof *rig);
     assert_non_null(rig);
+    fake_reset();
     signal(SIGPIPE, SIG_IGN);
     rig->base = event_base_new();
     rig->shm = shm_create(&(struct shm_params){64, stats_region_bytes(), 1 << 20});

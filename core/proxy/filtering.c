@@ -210,15 +210,11 @@ static bool
 goes_on(struct stream *stream, enum filter_verdict verdict)
 {
     struct filtering *filtering = stream->filtering;
-    const struct filter_answer *answer = filtering->request.answer;
     bool is_moved;
     switch (verdict) {
     case FILTER_WAIT: filtering_wait(stream); return false;
     case FILTER_FAILED: fail(stream); return false;
-    case FILTER_ANSWERED:
-        stream->reason = answer->status >= 400 ? REASON_FILTER_DENIED : REASON_NONE;
-        respond_with(stream, answer);
-        return false;
+    case FILTER_ANSWERED: respond_with(stream, filtering->request.answer); return false;
     case FILTER_GO: break;
     }
     if (!follow(stream, &is_moved)) return false;

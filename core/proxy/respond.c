@@ -8,10 +8,11 @@ is_bodiless(int status)
 
 /* A filter's or a route's own answer, as on_response left it. */
 static void
-send_own(struct stream *stream, struct slice body)
+send_own(struct stream *stream, struct slice body, bool is_filters)
 {
     struct filtering *filtering = stream->filtering;
     struct filter_response *response = &filtering->response;
+    stream->reason = is_filters && response->status >= 400 ? REASON_FILTER_DENIED : REASON_NONE;
     struct filter_answer answer = {response->status, *response->headers, body};
     if (!transform_whole(stream, &answer.headers, &answer.body)) {
         reply_reason(stream, REASON_FILTER_ERROR, 0, NULL);
@@ -31,9 +32,8 @@ send_endpoints(struct stream *stream)
         return;
     }
     if (head->status == 101) { /* refused by its status: there is no body to go with it */
-        stream->reason = status >= 400 ? REASON_FILTER_DENIED : REASON_NONE;
         headers_drop(&head->headers, HEADER_UPGRADE);
-        send_own(stream, SLICE_NONE);
+        send_own(stream, SLICE_NONE, true);
         return;
     }
     head->status = status;
@@ -64,14 +64,12 @@ respond_went(struct stream *stream, enum filter_verdict verdict)
     case FILTER_ANSWERED:
     case FILTER_GO: break;
     }
-    if (given != NULL) {
-        stream->reason = filtering->response.status >= 400 ? REASON_FILTER_DENIED : REASON_NONE;
-        send_own(stream, given->body);
-    } else if (filtering->answer != NULL) {
-        send_own(stream, filtering->answer->body);
-    } else {
+    if (given != NULL)
+        send_own(stream, given->body, true);
+    else if (filtering->answer != NULL)
+        send_own(stream, filtering->answer->body, filtering->answer == request->answer);
+    else
         send_endpoints(stream);
-    }
 }
 
 static void

@@ -221,6 +221,7 @@ function replies:answer(status, body, headers)
     local made = answer_of("response:answer", status, body, headers)
     self.status, self.fields, self.chunks, self.stages = made.status, made.fields, { made.body }, {}
     self.compressed, self.has_body, self.backend = nil, made.body ~= "", nil
+    self.is_own = true
 end
 
 -- What leaves once the body is no longer the endpoint's bytes.
@@ -267,7 +268,7 @@ local function reply(request, given, backend)
     made.chunks = given.chunks or { given.body or "" }
     made.has_body = not bodiless(made.status) and fakes.data(request).method ~= "HEAD"
     return setmetatable(made, { __index = function(_, key)
-        if key == "compressed" or key == "backend" then return nil end
+        if key == "compressed" or key == "backend" or key == "is_own" then return nil end
         return replies[key] or error("response has no field '" .. tostring(key) .. "'", 2)
     end })
 end
@@ -360,6 +361,7 @@ function chain.run(wait, entries, request, endpoint)
     end
     local response = reply(request, given, given.backend)
     row.phase = "on_response"
+    response.is_own = row.answer ~= nil or nil
     for i = last, 1, -1 do
         if not call(wait, entries[i], result, "on_response", request, response) then
             run_log(entries, request, result)
@@ -367,6 +369,12 @@ function chain.run(wait, entries, request, endpoint)
         end
     end
     local body, wrong = run_body(response)
+    if not body and response.is_own then -- no byte has gone out: it can still be told
+        failed(result, wrong)
+        run_log(entries, request, result)
+        return result
+    end
+    if response.is_own then result.reason = response.status >= 400 and "filter_denied" or nil end
     if not body then
         result.errors[#result.errors + 1], result.reason, result.cut = wrong, "filter_error", true
     end

@@ -131,6 +131,21 @@ describe("kit.run", function()
         assert.is_truthy(got.errors[1]:find("may wait only", 1, true))
     end)
 
+    it("counts what on_response answers as denied, too", function()
+        local got = kit.run(filter "function F:on_response(r, a) a:answer(410, 'gone') end", {})
+        assert.same({ 410, "gone", "filter_denied" }, { got.status, got.body, got.reason })
+        got = kit.run(filter "function F:on_response(r, a) a:answer(200, 'fine') end", {})
+        assert.is_nil(got.reason)
+    end)
+
+    it("tells of a stage that fails over an answer of ours, and cuts an endpoint's", function()
+        local fails = "function F:on_response(r, a) a:on_body(function() error('no') end) end"
+        local got = kit.run({ filter(fails), filter "function F:on_request(r) r:answer(200, 'mine') end" }, {})
+        assert.same({ 500, "filter_error", nil }, { got.status, got.reason, got.cut })
+        got = kit.run(filter(fails), {})
+        assert.same({ 200, "filter_error", true }, { got.status, got.reason, got.cut })
+    end)
+
     it("makes no filter of a table without a callback", function()
         local ok, message = pcall(filter, "")
         assert.is_false(ok)

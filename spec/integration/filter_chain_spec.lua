@@ -1,0 +1,324 @@
+-- What the gateway does with filters, good and bad: order, bodies, waits, reloads; and that the test kit says
+-- the same.
+local kit = require "fluxgate.testkit"
+local support = require "spec.support"
+
+local SHELL = [[
+local F = { name = "own", api = 1 }
+F.__index = F
+function F.new() return setmetatable({}, F) end
+%s
+return F
+]]
+
+-- A filter file of the spec's own whose functions `body` defines on F.
+local function filter(name, body) return support.file(name .. ".lua", SHELL:format(body)) end
+
+local function route(path, filters, more)
+    return ("  - { match: { path_prefix: %s }, %s, filters: [ %s ] }\n"):format(path, more or "service: web", filters)
+end
+
+local function config(backend, routes, more)
+    more = more or {}
+    return ([[
+listeners: [ { address: "127.0.0.1:0" } ]
+admin: { address: "127.0.0.1:0" }
+workers: %d
+routes:
+%s  - { match: { path_prefix: / }, service: web }
+services:
+  web: { endpoints: [ "%s" ]%s }
+%slog: { access: "%s/access.log" }
+%s]]):format(more.workers or 1, routes, backend.address, more.web or "", more.services or "", support.dir(), more.top or "")
+end
+
+local function targets(backend)
+    local seen = {}
+    for i, request in ipairs(backend:requests()) do seen[i] = request.target end
+    return seen
+end
+
+local function log_has(gateway, text)
+    return support.wait_until("the log holds " .. text, function() return gateway:log():find(text, 1, true) end)
+end
+
+-- VmHWM of the worker, in MiB.
+local function peak_mib(gateway)
+    local status = support.read_file("/proc/" .. gateway:worker_pids()[1] .. "/status")
+    return tonumber(status:match("VmHWM:%s*(%d+) kB")) / 1024
+end
+
+describe("filters", function()
+    local web
+    before_each(function() web = support.backend { id = "web" } end)
+    after_each(support.finish)
+
+    it("run the route's first, then the service's, and back again", function()
+        local function marks(name)
+            return filter(name, ([[
+function F:on_request(r) r:add_header("x-in", "%s") end
+function F:on_response(r, a) a:add_header("x-out", "%s") end]]):format(name, name))
+        end
+        local gateway = support.gateway { config = config(web, route("/", marks "one" .. ", " .. marks "two"),
+            { web = (", filters: [ %s ]"):format(marks "three") }) }
+        local _, headers = support.curl(gateway:url("/a"))
+        assert.equal("three, two, one", headers["x-out"])
+        assert.equal("one, two, three", web:requests()[1].header("x-in"))
+    end)
+
+    for _, case in ipairs {
+        { "raise", "error('no')" }, { "raise nil", "error(nil)" },
+        { "loop", "while true do (function() end)() end" }, { "loop inside pcall", "while true do pcall(error) end" },
+        { "take all memory", "local t = {} for i = 1, 1e9 do t[i] = ('x'):rep(1000) .. i end" },
+        { "recurse", "local function f() return 1 + f() end f()" },
+    } do
+        it("that " .. case[1] .. " let nothing through, and other routes go on", function()
+            local gateway = support.gateway { config =
+                config(web, route("/locked", filter("bad", "function F:on_request(r) " .. case[2] .. " end"))) }
+            for _ = 1, 3 do
+                local status = support.curl(gateway:url("/locked"))
+                assert.is_truthy(status == 500 or status == 503, tostring(status))
+                assert.equal(200, (support.curl(gateway:url("/open"))))
+            end
+            assert.same({ "/open", "/open", "/open" }, targets(web))
+            support.wait_until("the metrics say filter_error", function()
+                local count = gateway:metric("fluxgate_requests_failed_total", { reason = "filter_error" })
+                return count == 3, count
+            end)
+        end)
+    end
+
+    it("that fail are passed over where their use says so", function()
+        local bad = filter("bad", "function F:on_request(r) error('no') end")
+        local gateway = support.gateway { config = config(web, route("/", ("{ use: %s, on_error: skip }"):format(bad))) }
+        assert.equal(200, (support.curl(gateway:url("/a"))))
+    end)
+
+    it("wait no longer than timeouts.filter", function()
+        local slow = filter("slow", "function F:on_request(r) gateway.sleep(30) end")
+        local gateway = support.gateway { config = config(web, route("/slow", slow), { top = "timeouts: { filter: 300ms }\n" }) }
+        local status, _, body = support.curl(gateway:url("/slow"))
+        assert.is_truthy(status == 500 or status == 503, tostring(status))
+        assert.is_truthy(body:find("filter_error", 1, true))
+        assert.same({}, targets(web))
+    end)
+
+    it("rewrite a request's body", function()
+        local upper = filter("upper", [[
+function F:on_request(r)
+    local body, why = r:body()
+    if not body then return r:answer(413, why) end
+    r:set_body(body:upper() .. "!")
+end]])
+        local gateway = support.gateway { config = config(web, route("/", upper)) }
+        web:set { default = { reply = "echo" } }
+        local status, _, body = support.curl("-d", "hello", gateway:url("/a"))
+        assert.same({ 200, "HELLO!" }, { status, body })
+        status, _, body = support.curl("-H", "Transfer-Encoding: chunked", "-d", "hello", gateway:url("/a"))
+        assert.same({ 200, "HELLO!" }, { status, body })
+        local large = support.file("large", ("x"):rep(2 * 1024 * 1024))
+        status, _, body = support.curl("--data-binary", "@" .. large, gateway:url("/a"))
+        assert.same({ 413, "too large" }, { status, body })
+    end)
+
+    it("read a body that still arrives whole", function()
+        local reads = filter("reads", [[
+function F:on_request(r) r:set_header("x-len", tostring(#(r:body(r:header("x-max") and tonumber(r:header("x-max"))) or "none"))) end]])
+        local gateway = support.gateway { config = config(web, route("/", reads)) }
+        local bytes = {}
+        for i = 1, 50000 do bytes[i] = ("%08d"):format(i) end
+        local text = table.concat(bytes)
+        local file = support.file("large", text)
+        for _, max in ipairs { "1000000", "1000" } do -- whole; and past the filter's bound, as it streams
+            for _, form in ipairs { "Expect: 100-continue", "Transfer-Encoding: chunked" } do
+                assert.equal(200, (support.curl("-H", "X-Max: " .. max, "-H", form, "--data-binary", "@" .. file, gateway:url("/a"))))
+            end
+        end
+        local want = support.shell("sha256sum < " .. file):match("%x+")
+        local seen = web:requests()
+        assert.equal(4, #seen)
+        for i, request in ipairs(seen) do
+            assert.same({ #text, want }, { request.body_bytes, request.body_sha256 })
+            assert.equal(i <= 2 and "400000" or "4", request.header("x-len"))
+        end
+    end)
+
+    it("change a large body as it streams, in bounded memory", function()
+        local upper = filter("upper", [[
+function F:on_response(r, a) a:on_body(function(chunk) return (chunk:upper()) end) end]])
+        web:set { default = { body_bytes = 80 * 1024 * 1024 } }
+        local gateway = support.gateway { config = config(web, route("/", upper)) }
+        support.curl(gateway:url("/warm"))
+        local before = peak_mib(gateway)
+        local out = support.shell(("curl -sS --limit-rate 60M '%s' | tr -d X | wc -c"):format(gateway:url("/a")))
+        assert.equal("0", out:match("%d+"))
+        assert.is_true(peak_mib(gateway) - before < 40, "grew by " .. peak_mib(gateway) - before .. " MiB")
+    end)
+
+    it("cut a body whose stage fails, so that the client sees it", function()
+        local bad = filter("bad", [[
+function F:on_response(r, a)
+    local n = 0
+    a:on_body(function(chunk) n = n + 1 if n == 2 then error("no") end return chunk end)
+end]])
+        web:set { default = { body_bytes = 1024 * 1024 } }
+        local gateway = support.gateway { config = config(web, route("/", bad)) }
+        for _, flag in ipairs { "--http1.1", "--http1.0" } do
+            local status, _, code = support.curl(flag, gateway:url("/a"))
+            assert.is_nil(status)
+            assert.is_truthy(code == 18 or code == 56, "curl's code was " .. tostring(code))
+        end
+        support.wait_until("the metrics say filter_error", function()
+            return gateway:metric("fluxgate_requests_failed_total", { reason = "filter_error" }) == 2
+        end)
+    end)
+
+    it("see each request's end in on_log, answered or not", function()
+        local logs = filter("logs", [[
+function F:on_request(r) r.ctx.who = r:header("x-who") end
+function F:on_log(r, a) gateway.log("info", ("seen %s %s %d %s"):format(tostring(r.ctx.who), r.path, a.status, tostring(a.reason))) end]])
+        local gateway = support.gateway { config = config(web, route("/a", logs) .. route("/dead", logs, "service: dead"),
+            { services = '  dead: { endpoints: [ "127.0.0.1:1" ] }\n' }) }
+        support.curl("-H", "X-Who: ann", gateway:url("/a"))
+        support.curl("-H", "X-Who: bob", gateway:url("/dead"))
+        log_has(gateway, "seen ann /a 200 ")
+        log_has(gateway, "seen bob /dead 502 connect_refused")
+    end)
+
+    it("move a request to another route and service", function()
+        local other = support.backend { id = "other" }
+        local moves = filter("moves", [[
+function F:on_request(r)
+    if r.path == "/a/route" then r:set_route("beta") end
+    if r.path == "/a/service" then r:set_service("other") end
+    if r.path == "/a/answer" then r:set_route("teapot") end
+end]])
+        local routes = route("/a", moves) ..
+            "  - { name: beta, match: { path: /never }, service: other, rewrite: { add_prefix: /beta } }\n" ..
+            "  - { name: teapot, match: { path: /never2 }, respond: { status: 418, body: tea } }\n"
+        local gateway = support.gateway { config = config(web, routes,
+            { services = ('  other: { endpoints: [ "%s" ] }\n'):format(other.address) }) }
+        for _, path in ipairs { "/a/plain", "/a/route", "/a/service" } do support.curl(gateway:url(path)) end
+        local status, _, body = support.curl(gateway:url("/a/answer"))
+        assert.same({ 418, "tea" }, { status, body })
+        assert.same({ "/a/plain" }, targets(web))
+        assert.same({ "/beta/a/route", "/a/service" }, targets(other))
+    end)
+
+    it("see redirects and other answers of a route too", function()
+        local marks = filter("marks", [[function F:on_response(r, a) a:set_header("x-mark", tostring(a.status)) end]])
+        local gateway = support.gateway { config = config(web,
+            route("/go", marks, 'redirect: { to: "https://a.example", status: 301 }')) }
+        local status, headers = support.curl(gateway:url("/go/x"))
+        assert.same({ 301, "https://a.example/go/x", "301" }, { status, headers.location, headers["x-mark"] })
+    end)
+
+    it("let a WebSocket through, and may refuse it", function()
+        web:set { default = { upgrade = "echo" } }
+        local guards = filter("guards", [[
+function F:on_response(r, a) if r:header("x-bad") then a:answer(403, "no") else a:set_header("x-mark", "1") end end]])
+        local gateway = support.gateway { config = config(web, route("/", guards)) }
+        local function ask(more)
+            local connection = support.open(gateway:port())
+            connection:send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" .. more .. "\r\n")
+            return connection
+        end
+        local refused = ask("X-Bad: 1\r\n"):reply()
+        assert.same({ 403, "no" }, { refused.status, refused.body })
+        local connection = ask("")
+        local reply = connection:reply(true)
+        assert.same({ 101, "1" }, { reply.status, reply.headers["x-mark"] })
+        connection:close()
+    end)
+
+    for _, workers in ipairs { 1, 2 } do
+        it(("lose no request that waits in one while %d worker(s) reload"):format(workers), function()
+            local waits = filter("waits", [[
+function F:on_request(r) gateway.sleep(0.05) r:set_header("x-in", "1") end
+function F:on_response(r, a) gateway.sleep(0.02) a:on_body(function(chunk) return (chunk:upper()) end) end]])
+            local gateway = support.gateway { config = config(web, route("/", waits), { workers = workers }) }
+            local load = support.load_start { url = gateway:url("/a"), duration = 30, concurrency = 20 }
+            for _ = 1, 6 do assert.is_true((gateway:reload())) end
+            local result = load:finish()
+            assert.equal(0, result.failure_count)
+            assert.equal(result.requests, result.statuses["200"])
+            assert.equal(result.requests, result.bodies.WEB)
+            gateway:expect_idle()
+        end)
+    end
+
+    it("are not asked about a client that left meanwhile, whose request goes nowhere", function()
+        local waits = filter("waits", "function F:on_request(r) gateway.sleep(20) end")
+        local gateway = support.gateway { config = config(web, route("/", waits), { top = "timeouts: { filter: 30s }\n" }) }
+        local out = support.shell(("curl -sS --max-time 0.3 '%s'"):format(gateway:url("/a")))
+        assert.is_truthy(out:find("timed out"))
+        support.wait_until("the access log has it", function()
+            return support.read_file(support.dir() .. "/access.log"):find('status=499 reason="client_gone"', 1, true)
+        end)
+        assert.same({}, targets(web))
+    end)
+end)
+
+-- Each case goes through the kit and through the gateway.
+local CASES = {
+    { "answers", "function F:on_request(r) r:answer(403, 'no', { ['X-Why'] = 'because' }) end" },
+    { "answers 200", "function F:on_request(r) r:answer(200, 'mine') end" },
+    { "raises", "function F:on_request(r) error('no') end" },
+    { "raises in on_response", "function F:on_response(r, a) error('no') end" },
+    { "edits headers", [[function F:on_request(r)
+        r:set_header('X-A', '1') r:add_header('X-A', '2') r:remove_header('X-Gone') end]] },
+    { "moves the path", "function F:on_request(r) r:set_path('/b/../c//%7ed') r:set_query('x=1') end" },
+    { "asks with another method", "function F:on_request(r) r:set_method('PUT') r:set_body('new') end" },
+    { "breaks a rule of paths", "function F:on_request(r) r:set_path('no') end" },
+    { "breaks a rule of headers", "function F:on_request(r) r:set_header('Content-Length', '1') end" },
+    { "splits a header", "function F:on_request(r) r:set_header('X-A', 'a\\r\\nB: c') end" },
+    { "changes the status", "function F:on_response(r, a) a:set_status(203) a:set_header('X-B', 'b') end" },
+    { "adds fields to the answer", "function F:on_response(r, a) a:add_header('X-B', 'b') a:add_header('X-B', 'c') end" },
+    { "answers instead", "function F:on_response(r, a) a:answer(410, 'gone', { ['X-B'] = 'b' }) end" },
+    { "changes the body", "function F:on_response(r, a) a:on_body(function(c, last) return c:upper() .. (last and '.' or '') end) end" },
+    { "reads the request's body", "function F:on_request(r) r:set_header('X-Len', tostring(#(r:body() or ''))) end" },
+    { "finds a body too large", "function F:on_request(r) r:set_header('X-Why', select(2, r:body(2))) end" },
+    { "sleeps", "function F:on_request(r) gateway.sleep(0.05) end function F:on_response(r, a) gateway.sleep(0.05) a:set_header('X-B', 'b') end" },
+}
+local SEEN = { "x-a", "x-len", "x-why", "x-gone" }
+local GOT = { "x-b", "x-why" }
+
+describe("the test kit", function()
+    after_each(support.finish)
+
+    it("says what the gateway does", function()
+        local web = support.backend { id = "web", default = { body = "made" } }
+        local routes, files = {}, {}
+        for i, case in ipairs(CASES) do
+            files[i] = filter("case" .. i, case[2])
+            routes[i] = route("/case" .. i .. "/", files[i])
+        end
+        local gateway = support.gateway { config = config(web, table.concat(routes)) }
+        for i, case in ipairs(CASES) do
+            web:reset()
+            local path = "/case" .. i .. "/x"
+            local status, headers, body = support.curl("-X", "POST", "-d", "hello", "-H", "X-Gone: 1", gateway:url(path))
+            local sent = web:requests()[1]
+            kit.seed(1)
+            local told = kit.run(kit.filter(files[i]), { method = "POST", path = path, body = "hello",
+                headers = { ["x-gone"] = "1" } }, { status = 200, body = "made" })
+            local real = { status = status, headers = {}, seen = {} }
+            local kits = { status = told.status, headers = {}, seen = {} }
+            for _, name in ipairs(GOT) do
+                real.headers[name], kits.headers[name] = headers[name], told.headers[name]
+            end
+            if told.reason ~= "filter_error" then real.body, kits.body = body, told.body end
+            if sent or told.forwarded then
+                assert.is_truthy(sent and told.forwarded, case[1] .. ": one of them sent it on, the other did not")
+                for _, name in ipairs(SEEN) do
+                    real.seen[name], kits.seen[name] = sent.header(name), told.forwarded.headers[name]
+                end
+                real.method, kits.method = sent.method, told.forwarded.method
+                real.sent, kits.sent = sent.body, told.forwarded.body
+                real.target = sent.target
+                kits.target = told.forwarded.path .. (told.forwarded.query ~= "" and "?" .. told.forwarded.query or "")
+            end
+            assert.same(kits, real, case[1])
+        end
+    end)
+end)

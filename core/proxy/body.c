@@ -43,8 +43,8 @@ relay_queue(struct relay *relay, const char *bytes, size_t len)
 }
 
 /* A run of data in the sink's framing: the caller saw to it that three places and a size line are free. */
-void
-relay_queue_data(struct relay *relay, struct slice data)
+static inline void
+queue_data(struct relay *relay, struct slice data)
 {
     relay->body_bytes += data.len;
     if (relay->to != BODY_CHUNKED) {
@@ -88,8 +88,8 @@ trailer_lines(struct relay *relay, struct arena *arena, struct slice *lines)
     return true;
 }
 
-bool
-relay_queue_end(struct relay *relay, struct arena *arena)
+static inline bool
+queue_end(struct relay *relay, struct arena *arena)
 {
     struct slice lines;
     relay->state = RELAY_ENDED;
@@ -101,6 +101,18 @@ relay_queue_end(struct relay *relay, struct arena *arena)
     if (lines.len == 0) return relay_queue(relay, "0\r\n\r\n", 5);
     return relay_queue(relay, "0\r\n", 3) && relay_queue(relay, lines.at, lines.len) &&
            relay_queue(relay, "\r\n", 2);
+}
+
+void
+relay_queue_data(struct relay *relay, struct slice data)
+{
+    queue_data(relay, data);
+}
+
+bool
+relay_queue_end(struct relay *relay, struct arena *arena)
+{
+    return queue_end(relay, arena);
 }
 
 static bool
@@ -120,9 +132,9 @@ fill_chunked(struct relay *relay, struct arena *arena)
         if (in.len == 0) return true;
         enum h1_result result = h1_chunked_read(&relay->chunked, arena, relay->limit, in, &data, &used);
         buf->at += (uint32_t)used;
-        if (data.len > 0) relay_queue_data(relay, data);
+        if (data.len > 0) queue_data(relay, data);
         if (result == H1_BAD) return false;
-        if (result == H1_DONE) return relay_queue_end(relay, arena);
+        if (result == H1_DONE) return queue_end(relay, arena);
         if (data.len == 0 && used == 0) return true;
     }
     return true;
@@ -135,7 +147,7 @@ relay_fill(struct relay *relay, struct arena *arena)
     if (relay->state != RELAY_OPEN || !has_room(relay)) return true;
     size_t have = buf == NULL ? 0 : buf_used(buf);
     switch (relay->from) {
-    case BODY_NONE: return relay_queue_end(relay, arena);
+    case BODY_NONE: return queue_end(relay, arena);
     case BODY_CHUNKED: return fill_chunked(relay, arena);
     case BODY_CLOSE: break;
     case BODY_LENGTH:
@@ -144,10 +156,10 @@ relay_fill(struct relay *relay, struct arena *arena)
         break;
     }
     if (have > 0) {
-        relay_queue_data(relay, (struct slice){buf->bytes + buf->at, have});
+        queue_data(relay, (struct slice){buf->bytes + buf->at, have});
         buf->at += (uint32_t)have;
     }
-    if (relay->from == BODY_LENGTH && relay->left == 0) return relay_queue_end(relay, arena);
+    if (relay->from == BODY_LENGTH && relay->left == 0) return queue_end(relay, arena);
     return true;
 }
 

@@ -79,8 +79,8 @@ find_path(struct stream *stream, bool keep_slashes, struct slice *normal)
     return false;
 }
 
-uint32_t
-request_choose_service(struct proxy *proxy, const struct config_route *route)
+static inline uint32_t
+choose_service(struct proxy *proxy, const struct config_route *route)
 {
     if (route->target_count == 1 || route->weight_total == 0) return route->targets[0].service;
     uint64_t at = proxy_random(proxy) % route->weight_total;
@@ -89,6 +89,12 @@ request_choose_service(struct proxy *proxy, const struct config_route *route)
         at -= route->targets[i].weight;
     }
     return route->targets[0].service;
+}
+
+uint32_t
+request_choose_service(struct proxy *proxy, const struct config_route *route)
+{
+    return choose_service(proxy, route);
 }
 
 /* What is refused before it comes is not read. False: answered. */
@@ -104,8 +110,8 @@ limit_body(struct stream *stream, uint64_t bytes)
     return false;
 }
 
-bool
-request_settle(struct stream *stream, uint32_t service)
+static inline bool
+settle(struct stream *stream, uint32_t service)
 {
     const struct config_route *route = stream->route;
     const struct config *config = stream->generation->config;
@@ -127,8 +133,8 @@ request_settle(struct stream *stream, uint32_t service)
     return true;
 }
 
-void
-request_send(struct stream *stream)
+static inline void
+send_on(struct stream *stream)
 {
     if (!forward_rewrite(stream)) {
         reply_reason(stream, REASON_SHED, 0, NULL);
@@ -137,6 +143,18 @@ request_send(struct stream *stream)
     stream->per_try_us = retry_config(stream)->per_try;
     budget_count_request(&stream->proxy->block->budget, stream->proxy->now_us);
     attempt_begin(stream);
+}
+
+bool
+request_settle(struct stream *stream, uint32_t service)
+{
+    return settle(stream, service);
+}
+
+void
+request_send(struct stream *stream)
+{
+    send_on(stream);
 }
 
 /* What strategies and filters see. */
@@ -167,12 +185,12 @@ static void
 proxy_request(struct stream *stream)
 {
     const struct config *config = stream->generation->config;
-    uint32_t service = request_choose_service(stream->proxy, stream->route);
+    uint32_t service = choose_service(stream->proxy, stream->route);
     if (has_filters(stream, service) && !filtering_new(stream, service)) {
         reply_reason(stream, REASON_SHED, 0, NULL);
         return;
     }
-    if (!request_settle(stream, service)) return;
+    if (!settle(stream, service)) return;
     if (UNLIKELY(config->via != NULL) && forward_is_loop(stream)) {
         reply_reason(stream, REASON_BAD_REQUEST, 508, "the request has passed this gateway before");
         return;
@@ -185,7 +203,7 @@ proxy_request(struct stream *stream)
     if (UNLIKELY(stream->filtering != NULL))
         filtering_begin(stream);
     else
-        request_send(stream);
+        send_on(stream);
 }
 
 /* A route that answers by itself. */
@@ -200,7 +218,7 @@ answer_request(struct stream *stream)
         reply_reason(stream, REASON_SHED, 0, NULL);
         return;
     }
-    if (!request_settle(stream, SLOT_NONE)) return;
+    if (!settle(stream, SLOT_NONE)) return;
     if (!forward_request(stream)) {
         reply_reason(stream, REASON_SHED, 0, NULL);
         return;

@@ -86,8 +86,8 @@ no_memory(struct stream *stream)
     reply_reason(stream, REASON_SHED, 0, NULL);
 }
 
-void
-response_send(struct stream *stream)
+static inline void
+send_head(struct stream *stream)
 {
     struct h1_head *answer = &stream->response.head;
     const struct filtering *filtering = stream->filtering;
@@ -112,6 +112,12 @@ response_send(struct stream *stream)
     stream_pump_down(stream, false);
 }
 
+void
+response_send(struct stream *stream)
+{
+    send_head(stream);
+}
+
 static void
 begin_reply(struct stream *stream)
 {
@@ -124,7 +130,7 @@ begin_reply(struct stream *stream)
     else if (UNLIKELY(stream->filtering != NULL))
         respond_to_endpoint(stream);
     else
-        response_send(stream);
+        send_head(stream);
 }
 
 void

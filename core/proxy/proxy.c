@@ -34,7 +34,8 @@ generation_free(struct generation *generation)
     free(generation);
 }
 
-/* What its scripts spawned may finish, within RETIRED_US. */
+/* Freed by the sweep: whoever put it last may have been called by its script. What that spawned may finish,
+ * within RETIRED_US. */
 void
 generation_put(struct generation **given)
 {
@@ -42,10 +43,6 @@ generation_put(struct generation **given)
     *given = NULL;
     if (generation == NULL || --generation->refs > 0) return;
     struct proxy *proxy = generation->proxy;
-    if (proxy->drain == DRAIN_DONE || !script_is_busy(generation->script)) {
-        generation_free(generation);
-        return;
-    }
     generation->until_us = proxy->now_us + RETIRED_US;
     generation->next = proxy->retired;
     proxy->retired = generation;

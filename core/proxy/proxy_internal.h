@@ -380,7 +380,7 @@ struct proxy {
     struct stats *stats;
     unsigned worker;
     struct generation *generation; /* the newest */
-    struct generation *retired;    /* nobody's any more, but functions that their scripts spawned still run */
+    struct generation *retired;    /* nobody's any more: the sweep frees them */
     struct script_host host;
     struct link moved; /* struct filtering: chains that waited and go on, for proxy_leave */
     uint64_t endpoints_version;

@@ -27,6 +27,7 @@ send_endpoints(struct stream *stream)
     struct filtering *filtering = stream->filtering;
     struct h1_head *head = &stream->response.head;
     int status = filtering->response.status;
+    stream->nudge_us = 0; /* an interim answer has no place any more */
     if (head->status == 101 && status == 101) {
         tunnel_begin(stream);
         return;

@@ -1052,13 +1052,88 @@ a_script_that_is_busy_outlives_its_generation(void **state)
     fake.is_busy = true;
     rig_use(rig, RIG_PLAIN);
     assert_non_null(rig->proxy->retired);
-    settle(rig);
+    uint64_t later_us = clock_now_us() + 600000; /* two sweeps */
+    RIG_WAIT(rig, "some sweeps", clock_now_us() > later_us);
     assert_non_null(rig->proxy->retired);
     fake.is_busy = false;
     RIG_WAIT(rig, "the sweep", rig->proxy->retired == NULL);
     fake.is_busy = true;
     rig_use(rig, RIG_PLAIN);
     rig_free(rig); /* whatever still runs */
+}
+
+static void
+the_time_of_the_whole_request_holds_in_a_filter(void **state)
+{
+    struct rig *rig =
+        new_rig(RIG_YAML("  - match: { path_prefix: / }\n    service: web\n    filters: [ x.lua ]\n"
+                         "    timeouts: { filter: 9s, request: 200ms }\n",
+            ""));
+    struct heard *client = rig_client(rig);
+    (void)state;
+    fake.on_request = wait_first;
+    rig_say(rig, client, GET("/"));
+    rig_expect(rig, client, "504 response_timeout: the request took longer than it may");
+    assert_int_equal(fake.expires, 0);
+    assert_int_equal(fake.ended, 1);
+    rig_hang_up(client);
+    rig_free(rig);
+}
+
+static enum filter_verdict
+read_body_twice(struct filter_request *request, unsigned nth)
+{
+    if (nth > 1) return FILTER_GO;
+    assert_true(fake.host.body(request->stream, FAKE_TASK, nth == 0 ? 2 : 100));
+    return FILTER_WAIT;
+}
+
+static void
+each_filter_gets_the_body_within_its_own_bound(void **state)
+{
+    struct rig *rig = new_rig(FILTERED);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    fake.on_request = read_body_twice;
+    fake.verdict = FILTER_GO;
+    rig_say(rig, client,
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n");
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\nbody");
+    assert_int_equal(fake.bodies, 2);
+    assert_string_equal(fake.body_why, "");
+    assert_true(fake.body_ok);
+    assert_false(fake.host.body(fake.chain->request->stream, FAKE_TASK, 100)); /* it has been sent on */
+    rig_hang_up(client), rig_hang_up(backend);
+    rig_free(rig);
+}
+
+/* A client that half-closed is asked for a sign of life by an interim answer, for which there is no place
+ * once the head is out. */
+static void
+no_interim_answer_stands_in_a_body(void **state)
+{
+    struct rig *rig =
+        new_rig(RIG_YAML("  - match: { path_prefix: / }\n    service: web\n    filters: [ x.lua ]\n", ""));
+    struct heard *client = rig_client(rig);
+    (void)state;
+    fake.on_response = wait_for_response;
+    rig_say(rig, client, GET("/"));
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    rig_say(rig, backend, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n123");
+    RIG_WAIT(rig, "on_response", fake.response_runs == 1);
+    assert_int_equal(shutdown(client->fd, SHUT_WR), 0);
+    RIG_WAIT(rig, "the FIN",
+        fake.chain->request->stream != NULL && ((struct stream *)fake.chain->request->stream)->nudge_us != 0);
+    wake(rig, FILTER_GO);
+    rig_expect(rig, client, "\r\n\r\n123");
+    uint64_t later_us = clock_now_us() + 1300000;
+    RIG_WAIT(rig, "the time of the nudge", clock_now_us() > later_us);
+    rig_say(rig, backend, "456");
+    rig_expect(rig, client, "\r\n\r\n123456");
+    rig_hang_up(client), rig_hang_up(backend);
+    rig_free(rig);
 }
 
 int
@@ -1097,6 +1172,9 @@ main(void)
         cmocka_unit_test(a_head_that_a_filter_made_a_get_is_answered_without_a_body),
         cmocka_unit_test(filters_see_a_switch_of_protocols),
         cmocka_unit_test(a_script_that_is_busy_outlives_its_generation),
+        cmocka_unit_test(the_time_of_the_whole_request_holds_in_a_filter),
+        cmocka_unit_test(each_filter_gets_the_body_within_its_own_bound),
+        cmocka_unit_test(no_interim_answer_stands_in_a_body),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

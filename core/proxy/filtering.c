@@ -264,6 +264,10 @@ filtering_run(struct proxy *proxy)
     while (!link_is_empty(&proxy->moved)) {
         struct filtering *filtering = LINK_OF(proxy->moved.prev, struct filtering, moved);
         link_remove(&filtering->moved);
+        if (filtering->task != NULL) {
+            collect_body(filtering->stream);
+            continue;
+        }
         filtering->waited_us += proxy->now_us - filtering->since_us;
         went(filtering->stream, filter_verdict(filtering->chain));
     }
@@ -297,7 +301,7 @@ on_moved(void *context)
 {
     struct stream *stream = context;
     struct proxy *proxy = stream->proxy;
-    if (stream->filtering == NULL || !link_is_empty(&stream->filtering->moved)) return;
+    if (!link_is_empty(&stream->filtering->moved)) return;
     link_push(&proxy->moved, &stream->filtering->moved);
     proxy->is_woken = true;
 }
@@ -310,6 +314,11 @@ on_body_asked(void *context, struct script_task *task, size_t max)
     if (filtering->phase > FILTERING_SERVICE) return false;
     filtering->task = task;
     filtering->max = max;
+    if (stream->state == STREAM_FILTER) { /* asked after another wait: nobody else would look */
+        filtering->waited_us += stream->proxy->now_us - filtering->since_us;
+        filtering->since_us = stream->proxy->now_us;
+        on_moved(stream);
+    }
     return true;
 }
 

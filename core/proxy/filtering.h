@@ -25,7 +25,7 @@ enum content_kind {
 struct filtering {
     struct stream *stream;
     struct filter_chain *chain; /* NULL: not begun, or over */
-    struct link moved;          /* on proxy->moved */
+    struct link moved;          /* on proxy->moved: the chain goes on, or `task` is to be answered */
     enum filtering_phase phase;
     uint32_t generation;            /* its number: route and service are indexes of it */
     uint32_t first_route, first_id; /* whose filters they are; its shm name */

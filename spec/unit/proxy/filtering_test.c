@@ -1108,6 +1108,27 @@ each_filter_gets_the_body_within_its_own_bound(void **state)
     rig_free(rig);
 }
 
+static void
+a_body_may_be_asked_for_after_another_wait(void **state)
+{
+    struct rig *rig = new_rig(FILTERED);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    fake.on_request = wait_first;
+    rig_say(rig, client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo");
+    RIG_WAIT(rig, "the filter", fake.request_runs == 1);
+    fake.verdict = FILTER_GO;
+    fake.host.enter(fake.host.context); /* its sleep is over, and it asks for the body */
+    assert_true(fake.host.body(fake.chain->request->stream, FAKE_TASK, 100));
+    fake.host.leave(fake.host.context);
+    rig_say(rig, client, "dy");
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\nbody");
+    assert_int_equal(fake.bodies, 1);
+    rig_hang_up(client), rig_hang_up(backend);
+    rig_free(rig);
+}
+
 /* A client that half-closed is asked for a sign of life by an interim answer, for which there is no place
  * once the head is out. */
 static void
@@ -1174,6 +1195,7 @@ main(void)
         cmocka_unit_test(a_script_that_is_busy_outlives_its_generation),
         cmocka_unit_test(the_time_of_the_whole_request_holds_in_a_filter),
         cmocka_unit_test(each_filter_gets_the_body_within_its_own_bound),
+        cmocka_unit_test(a_body_may_be_asked_for_after_another_wait),
         cmocka_unit_test(no_interim_answer_stands_in_a_body),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

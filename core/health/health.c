@@ -188,7 +188,7 @@ is_held_down(struct target *target, const struct config_service *service)
     uint64_t left_us = damping_left_us(&target->damping, &service->health.damping, clock_now_us());
     char reason[128];
     if (target->state != SLOT_UNHEALTHY || left_us == 0 || counts->healthy == 0) return false;
-    snprintf(reason, sizeof reason, "%u probes passed, but it is flapping: held down for %.3g s more",
+    snprintf(reason, sizeof reason, "%u probes passed, but it is flapping: held down for %.0f s more",
         target->rise, (double)left_us / 1e6);
     target_state(target, SLOT_UNHEALTHY, reason);
     return true;

@@ -155,7 +155,8 @@ target_eject(struct target *target, struct service_counts *counts, const struct 
     uint64_t span = word->span_us != 0 ? word->span_us : eject_span(health, ejections);
     counts->ejected += !was_ejected;
     atomic_fetch_add_explicit(&shm_totals(health->shm)->ejections, 1, memory_order_relaxed);
-    snprintf(reason, sizeof reason, "ejected for %.3g s: %s", (double)span / 1e6, word->reason);
+    snprintf(reason, sizeof reason, span < 100000000 ? "ejected for %.3g s: %s" : "ejected for %.0f s: %s",
+        (double)span / 1e6, word->reason);
     slot_eject(health->shm, target->slot, now_us + span, ejections, reason);
     target->state = SLOT_EJECTED;
     log_info("endpoint ejected", F_STR("endpoint", endpoint_id(health, target->slot)),

@@ -153,7 +153,7 @@ describe("health policy passive", function()
         local gateway = support.gateway { config = config(list, "{ passive: { policy: " .. file .. ", limit: 2 } }") }
         support.wait_until("b1 is probed", function() return endpoint(gateway, "b1").state == "healthy" end)
         list[1]:set { default = { close = "before_head" } }
-        wait_for(gateway, "b1", "ejected", "ejected for 3.6e+03 s: mine says so")
+        wait_for(gateway, "b1", "ejected", "ejected for 3600 s: mine says so")
     end)
 end)
 

@@ -153,6 +153,7 @@ wait_begin(struct script_task *task)
         enum reason reason = REASON_LIMIT;
         const char *detail = "no room for it";
         task->fetch = host->fetch(host->context, &task->question, on_fetched, task, &reason, &detail);
+        arena_reset(&task->arena);
         if (task->fetch == NULL) {
             refuse(task, reason, detail);
             return false;

@@ -2,6 +2,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/base/clock.h"
 #include "core/script/filter_internal.h"
@@ -95,8 +96,8 @@ start(struct script_timer *timer)
     arm(timer, next_look(timer, clock_now_us()));
 }
 
-/* A word that every worker finds, kept over reloads: by the place of the plug-in's options and the number of
- * the call, since a function has no name. */
+/* A word that every worker finds, kept over reloads: by plug-in, owner and the number of the call among
+ * theirs, since a function has no name and one list may hold a plug-in twice. */
 static _Atomic uint64_t *
 due_word(struct script *script, const struct plugin *plugin)
 {
@@ -104,7 +105,9 @@ due_word(struct script *script, const struct plugin *plugin)
     uint32_t number = 0;
     if (script->env.shm == NULL) return NULL;
     for (const struct script_timer *timer = script->tasks->timers; timer != NULL; timer = timer->next) {
-        if (timer->plugin == plugin && timer->serial == script->serial) number++;
+        if (timer->serial == script->serial && strcmp(timer->plugin->name, plugin->name) == 0 &&
+            strcmp(timer->plugin->service, plugin->service) == 0)
+            number++;
     }
     int len = snprintf(name, sizeof name, "every/%u/%s/%s", number, plugin->name, plugin->service);
     if (len < 0 || len >= (int)sizeof name) return NULL;

@@ -361,6 +361,24 @@ runs_a_timer_once_a_gateway(void **state)
     world_fini(&w);
 }
 
+/* Each use of a filter has timers of its own, also twice in one list: neither takes the other's turn. */
+static void
+tells_timers_of_two_uses_apart(void **state)
+{
+    static const char once[] = "function F.new() gateway.every(60, print, { once = 'gateway' }) "
+                               "return setmetatable({}, F) end function F:on_request() end";
+    struct world w;
+    (void)state;
+    world_init(&w);
+    struct config_filter *first = world_filter(&w, 0, once), *second = world_filter(&w, 0, once);
+    second->plugin.name = first->plugin.name;
+    second->plugin.file = first->plugin.file;
+    world_load(&w);
+    assert_true(atomic_load(shm_counter(w.f.shm, SLICE_LIT("every/0//mem/f0_0.lua/first"))) != 0);
+    assert_true(atomic_load(shm_counter(w.f.shm, SLICE_LIT("every/1//mem/f0_0.lua/first"))) != 0);
+    world_fini(&w);
+}
+
 static void
 refuses_timers_that_cannot_be_meant(void **state)
 {
@@ -463,6 +481,7 @@ main(void)
         cmocka_unit_test(counts_what_a_spawned_function_raises),
         cmocka_unit_test(runs_a_timer_again_and_again_and_never_twice_at_once),
         cmocka_unit_test(runs_a_timer_once_a_gateway),
+        cmocka_unit_test(tells_timers_of_two_uses_apart),
         cmocka_unit_test(refuses_timers_that_cannot_be_meant),
         cmocka_unit_test(loads_waiting_things_in_the_checker_and_runs_none),
         cmocka_unit_test(fails_what_waited_in_a_state_that_was_abandoned),

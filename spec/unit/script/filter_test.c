@@ -375,10 +375,10 @@ shares_ctx_with_pick_and_on_log(void **state)
 static void
 fails_closed_or_skips(void **state)
 {
-    static const char *const rows[] = {"error('x')", "error(nil)", "error({})", "while true do end",
-        "while true do pcall(function() while true do end end) end", "coroutine.yield()",
-        "local t = {} for i = 1, 1e9 do t[i] = ('x'):rep(1000) .. i end", "return r.x.y.z", "('x'):rep(1e9)",
-        "local function f() return f() + 1 end f()"};
+    static const char *const rows[] = {"error('x')", "r:answer(200, 'half') error('x')", "error(nil)",
+        "error({})", "while true do end", "while true do pcall(function() while true do end end) end",
+        "coroutine.yield()", "local t = {} for i = 1, 1e9 do t[i] = ('x'):rep(1000) .. i end",
+        "return r.x.y.z", "('x'):rep(1e9)", "local function f() return f() + 1 end f()"};
     struct world w;
     char body[600];
     (void)state;
@@ -399,6 +399,7 @@ fails_closed_or_skips(void **state)
                 assert_string_equal(world_header(&w, "x-order"), "");
             } else {
                 assert_int_equal(world_begin(&w), FILTER_GO);
+                assert_null(w.request.answer);
                 assert_string_equal(world_header(&w, "x-order"), "b");
                 assert_int_equal(world_respond(&w, 200), FILTER_GO);
                 assert_string_equal(world_value(&w.answer_headers, "x-ran"), "");

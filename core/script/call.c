@@ -1,4 +1,4 @@
-#include "core/script/script_internal.h"
+#include "core/script/filter_internal.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -119,14 +119,13 @@ plugin_fault(
         F_US("for", SCRIPT_QUARANTINE_US), F_STR("message", message));
 }
 
-/* Takes the error on top of L, counts it and logs it. */
+/* Takes the error on top of the stack, counts it and logs it. */
 static void
-call_failed(struct script *script, struct plugin *plugin, lua_State *L, int status, bool overran,
-    const char *callback)
+call_failed(struct script *script, struct plugin *plugin, int status, bool overran, const char *callback)
 {
     char message[200];
     unsigned weight = 1;
-    state_take_error(L, status, message, sizeof message);
+    state_take_error(script->L, status, message, sizeof message);
     if (status == LUA_ERRMEM) { /* what the call left is garbage now; without it the others have room again */
         weight = SCRIPT_ERRORS_MAX;
         lua_gc(script->L, LUA_GCCOLLECT, 0);
@@ -149,19 +148,22 @@ script_call(struct script *script, struct plugin *plugin, int arguments, int res
     int status = lua_pcall(script->L, arguments, results, 0);
     bool overran = script_leave(script);
     if (LIKELY(status == 0)) return true;
-    call_failed(script, plugin, script->L, status, overran, callback);
+    call_failed(script, plugin, status, overran, callback);
     return false;
 }
 
+/* What a coroutine that failed held must be garbage before room is looked for. */
 enum resume_end
-task_resume(struct script *script, struct plugin *plugin, lua_State *thread, int arguments,
-    uint64_t budget_us, const char *callback)
+task_resume(struct script_task *task, int arguments)
 {
-    script_enter(script, plugin, budget_us);
-    int status = lua_resume(thread, arguments);
+    struct script *script = task->script;
+    script_enter(script, task->plugin, SCRIPT_FILTER_BUDGET_US);
+    int status = lua_resume(task->L, arguments);
     bool overran = script_leave(script);
     if (LIKELY(status == 0)) return RESUME_DONE;
     if (LIKELY(status == LUA_YIELD)) return RESUME_YIELDED;
-    call_failed(script, plugin, thread, status, overran, callback);
+    lua_xmove(task->L, script->L, 1);
+    task_drop_thread(task);
+    call_failed(script, task->plugin, status, overran, task->callback);
     return RESUME_FAILED;
 }

@@ -150,6 +150,12 @@ struct filter_chain {
     bool is_lost;
 };
 
+/* call.c: lua_resume between script_enter and script_leave; on an error the thread is dropped, the error
+ * taken, counted and logged. The only place where a coroutine is run. Hot. */
+enum resume_end { RESUME_DONE, RESUME_YIELDED, RESUME_FAILED };
+MUST_CHECK
+enum resume_end task_resume(struct script_task *task, int arguments);
+
 /* filter_load.c */
 MUST_CHECK
 bool filters_make(struct script *script, bool is_new_generation);
@@ -184,6 +190,7 @@ struct script_task *task_take(
 enum task_end task_run(struct script_task *task, int arguments);
 /* The wait is over; `arguments` values are on its stack. It may be given back when this returns. */
 void task_end_wait(struct script_task *task, int arguments);
+void task_drop_thread(struct script_task *task); /* to the collector: the next use gets another */
 /* Ends what it waits for and gives it back. */
 void task_give(struct script_task *task);
 

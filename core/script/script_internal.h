@@ -158,12 +158,6 @@ bool script_leave(struct script *script);
 MUST_CHECK
 bool script_call(struct script *script, struct plugin *plugin, int arguments, int results, uint64_t budget_us,
     const char *callback);
-/* lua_resume between enter and leave, likewise. Of RESUME_FAILED the thread is dead. tasks_abandon, called in
- * between, makes every thread one that may not be touched again: then RESUME_FAILED. */
-enum resume_end { RESUME_DONE, RESUME_YIELDED, RESUME_FAILED };
-MUST_CHECK
-enum resume_end task_resume(struct script *script, struct plugin *plugin, lua_State *thread, int arguments,
-    uint64_t budget_us, const char *callback);
 void plugin_fault(
     struct script *script, struct plugin *plugin, const char *callback, const char *message, unsigned weight);
 bool plugin_is_quarantined(struct script *script, struct plugin *plugin);

@@ -34,8 +34,8 @@ thread_ready(struct script_task *task, lua_State *L)
     return false;
 }
 
-static void
-thread_drop(struct script_task *task)
+void
+task_drop_thread(struct script_task *task)
 {
     if (task->L != NULL && task->serial == task->script->serial)
         luaL_unref(task->script->L, LUA_REGISTRYINDEX, task->thread_ref);
@@ -92,7 +92,7 @@ task_give(struct script_task *task)
     struct tasks *tasks = task->script->tasks;
     if (UNLIKELY(task->wait != WAIT_NONE)) { /* its coroutine stands in the middle of something */
         wait_end(task);
-        thread_drop(task);
+        task_drop_thread(task);
     }
     if (task->next != NULL) task->next->prev = task->prev;
     if (task->prev != NULL) task->prev->next = task->next;
@@ -100,7 +100,7 @@ task_give(struct script_task *task)
     task->chain = NULL;
     task->timer = NULL;
     if (tasks->busy_count-- > IDLE_MAX) { /* a burst is over */
-        thread_drop(task);
+        task_drop_thread(task);
         task_free(task);
         return;
     }
@@ -181,8 +181,7 @@ task_run(struct script_task *task, int arguments)
     for (;;) {
         task->wait = WAIT_NONE;
         tasks->running = task;
-        enum resume_end end =
-            task_resume(script, task->plugin, task->L, arguments, SCRIPT_FILTER_BUDGET_US, task->callback);
+        enum resume_end end = task_resume(task, arguments);
         tasks->running = NULL;
         task->answer = NULL;
         if (UNLIKELY(task->serial != script->serial)) return TASK_FAILED; /* nothing of it is left */
@@ -191,12 +190,12 @@ task_run(struct script_task *task, int arguments)
             return TASK_DONE;
         }
         if (end == RESUME_FAILED || task->wait == WAIT_NONE) {
+            task->wait = WAIT_NONE;
+            task_drop_thread(task);
             if (end != RESUME_FAILED) {
                 plugin_fault(script, task->plugin, task->callback,
                     "it yielded, and no coroutine of its own was there to take that", 1);
             }
-            task->wait = WAIT_NONE;
-            thread_drop(task);
             return TASK_FAILED;
         }
         if (wait_begin(task)) return TASK_WAITS;

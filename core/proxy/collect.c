@@ -20,11 +20,21 @@ reserve(struct stream *stream, size_t more)
     if (head->body == BODY_LENGTH && head->length <= filtering->max) want = (size_t)head->length;
     struct buf *grown = buf_take(pool, want < need ? need : want);
     if (grown == NULL) return false;
+    stream->proxy->collected_bytes += grown->cap - (old == NULL ? 0 : old->cap);
     if (have > 0) memcpy(grown->bytes, old->bytes, have);
     grown->end = (uint32_t)have;
     buf_give(pool, &filtering->body);
     filtering->body = grown;
-    return true;
+    return stream->proxy->collected_bytes <= COLLECTED_MAX;
+}
+
+void
+collect_end(struct stream *stream)
+{
+    struct filtering *filtering = stream->filtering;
+    if (filtering->body == NULL) return;
+    stream->proxy->collected_bytes -= filtering->body->cap;
+    buf_give(&stream->proxy->buffers, &filtering->body);
 }
 
 enum taken { TAKEN_ALL, TAKEN_SOME, TAKEN_BROKEN, TAKEN_NO_MEMORY };

@@ -116,7 +116,7 @@ filtering_close(struct stream *stream)
     filtering_stop(stream);
     transform_end(stream);
     run_log(stream);
-    buf_give(&stream->proxy->buffers, &stream->filtering->body);
+    collect_end(stream);
 }
 
 /* waiting */

@@ -22,6 +22,8 @@ enum content_kind {
     CONTENT_WHOLE, /* `content` is all that is sent */
 };
 
+enum { COLLECTED_MAX = 256 << 20 }; /* bytes of all bodies that filters read, in this worker; past it: 503 */
+
 struct filtering {
     struct stream *stream;
     struct filter_chain *chain; /* NULL: not begun, or over */
@@ -82,6 +84,7 @@ void filtering_host(struct proxy *proxy); /* fills proxy->host */
 /* collect.c */
 void collect_body(struct stream *stream); /* filtering->task is set: answers it, now or later */
 void collect_on_readable(struct stream *stream);
+void collect_end(struct stream *stream);
 /* What the request's body is from here on. */
 void content_seal(struct stream *stream);
 void content_framing(const struct stream *stream, enum body_kind *body, uint64_t *length);

@@ -382,7 +382,8 @@ struct proxy {
     struct generation *generation; /* the newest */
     struct generation *retired;    /* nobody's any more: the sweep frees them */
     struct script_host host;
-    struct link moved; /* struct filtering: chains that waited and go on, for proxy_leave */
+    size_t collected_bytes; /* collect.c */
+    struct link moved;      /* struct filtering: chains that waited and go on, for proxy_leave */
     uint64_t endpoints_version;
     uint64_t now_us; /* of the present callback */
 

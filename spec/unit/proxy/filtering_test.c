@@ -1,4 +1,5 @@
 /* links: shm metrics config */
+#include "core/proxy/filtering.h"
 #include "spec/unit/proxy/rig.h"
 
 #define FILTERED                                                                                             \
@@ -1129,6 +1130,25 @@ a_body_may_be_asked_for_after_another_wait(void **state)
     rig_free(rig);
 }
 
+static void
+bodies_that_filters_hold_are_bounded_over_all_requests(void **state)
+{
+    struct rig *rig = new_rig(FILTERED);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    fake.on_request = read_body_first;
+    fake.verdict = FILTER_GO;
+    body_max = 100;
+    rig->proxy->collected_bytes = COLLECTED_MAX;
+    rig_say(rig, client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
+    rig_expect(rig, client, "503 shed");
+    assert_int_equal(fake.bodies, 0);
+    expect_over(rig);
+    assert_int_equal(rig->proxy->collected_bytes, COLLECTED_MAX); /* given back */
+    rig_hang_up(client);
+    rig_free(rig);
+}
+
 /* A client that half-closed is asked for a sign of life by an interim answer, for which there is no place
  * once the head is out. */
 static void
@@ -1196,6 +1216,7 @@ main(void)
         cmocka_unit_test(the_time_of_the_whole_request_holds_in_a_filter),
         cmocka_unit_test(each_filter_gets_the_body_within_its_own_bound),
         cmocka_unit_test(a_body_may_be_asked_for_after_another_wait),
+        cmocka_unit_test(bodies_that_filters_hold_are_bounded_over_all_requests),
         cmocka_unit_test(no_interim_answer_stands_in_a_body),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

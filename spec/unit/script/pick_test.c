@@ -237,6 +237,8 @@ gives_one_request_to_what_is_on_trial_and_no_other_until_it_is_known(void **stat
     assert_int_equal(atomic_load(&slot_at(f.shm, bad)->trial), TRIAL_FAILED);
     for (int i = 0; i < 10; i++)
         assert_int_equal(fixture_pick(&f, 0), good);
+    assert_int_equal(
+        atomic_load(&shm_totals(f.shm)->script_fallbacks), 0); /* its strategy was not overruled */
     script_free(both[0]);
     f.script = both[1];
     fixture_fini(&f);

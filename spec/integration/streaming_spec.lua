@@ -28,7 +28,7 @@ local function run(what, framing, bytes, more)
     local result = support.wait_until("the transfer has ended", function()
         local answer = streamer:order { op = "result" }
         return not answer.running and answer, answer
-    end, 60)
+    end, 60 * math.max(1, LARGE / 2 ^ 30))
     assert.is_nil(result.failed)
     return result, gateway
 end

@@ -255,6 +255,7 @@ struct config_drain {
 
 struct config_listener {
     struct config_address address;
+    uint32_t connections; /* client connections to it over all workers; 0: no limit of its own */
     struct place place;
 };
 

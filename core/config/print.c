@@ -437,8 +437,11 @@ print_all(struct print *print)
     const struct config *config = print->config;
     struct strbuf *out = &print->out;
     if (config->listener_count > 0) strbuf_add_text(out, "listeners:\n");
-    for (size_t i = 0; i < config->listener_count; i++)
-        row_text(print, "  - ", "address", config->listeners[i].address.text);
+    for (size_t i = 0; i < config->listener_count; i++) {
+        const struct config_listener *listener = &config->listeners[i];
+        row_text(print, "  - ", "address", listener->address.text);
+        if (listener->connections != 0) strbuf_printf(out, "    connections: %u\n", listener->connections);
+    }
     strbuf_printf(out, "workers: %u\n", config->workers);
     if (config->route_count > 0) strbuf_add_text(out, "routes:\n");
     for (size_t i = 0; i < config->route_count; i++)

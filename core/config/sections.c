@@ -256,6 +256,7 @@ take_listener_address(struct load *load, const struct node *node, void *target)
 
 static const struct key listener_keys[] = {
     {"address", KEY_OTHER, 0, 0, 0, NULL, take_listener_address},
+    {"connections", KEY_NUMBER, offsetof(struct config_listener, connections), 0, 10000000, NULL, NULL},
     LATER("tls"),
     LATER("mode"),
     LATER("proxy_protocol"),

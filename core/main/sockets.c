@@ -147,16 +147,31 @@ listener_find(struct supervisor *sv, const char *key)
     return NULL;
 }
 
+static void
+listener_key(const struct config *config, size_t i, char key[LISTENER_KEY_BYTES])
+{
+    const char *text = config->listeners[i].address.text;
+    unsigned nth = 0;
+    for (size_t j = 0; j < i; j++)
+        nth += strcmp(config->listeners[j].address.text, text) == 0;
+    snprintf(key, LISTENER_KEY_BYTES, "%u %s", nth, text);
+}
+
+const struct bound_socket *
+sockets_listener(struct supervisor *sv, const struct config *config, size_t i)
+{
+    char key[LISTENER_KEY_BYTES];
+    listener_key(config, i, key);
+    return listener_find(sv, key);
+}
+
 static bool
 open_listeners(struct supervisor *sv, const struct config *config, char why[512])
 {
     for (size_t i = 0; i < config->listener_count; i++) {
         const struct config_address *address = &config->listeners[i].address;
-        char key[sizeof sv->listeners[0].text];
-        unsigned nth = 0;
-        for (size_t j = 0; j < i; j++)
-            nth += strcmp(config->listeners[j].address.text, address->text) == 0;
-        snprintf(key, sizeof key, "%u %s", nth, address->text);
+        char key[LISTENER_KEY_BYTES];
+        listener_key(config, i, key);
         struct bound_socket *bound = listener_find(sv, key);
         if (bound == NULL) {
             if (sv->listener_count == LISTENERS_MAX) {

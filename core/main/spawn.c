@@ -152,8 +152,10 @@ process_start_due(struct supervisor *sv)
     }
 }
 
+/* A worker's are in the order of the config's listeners. */
 static void
-add_sockets(struct supervisor *sv, const struct process *process, struct ipc_message *message)
+add_sockets(struct supervisor *sv, const struct process *process, const struct config *config,
+    struct ipc_message *message)
 {
     switch (process->role) {
     case ROLE_CONTROL:
@@ -164,11 +166,9 @@ add_sockets(struct supervisor *sv, const struct process *process, struct ipc_mes
         if (sv->registry_grpc.count > 0) message->fds[message->fd_count++] = sv->registry_grpc.fds[0];
         return;
     case ROLE_WORKER:
-        for (size_t i = 0; i < sv->listener_count; i++) {
-            const struct bound_socket *bound = &sv->listeners[i];
-            /* a socket that the newest config no longer names is left out, so that the worker stops accepting
-             * from it */
-            if (bound->kept && process->index < bound->count)
+        for (size_t i = 0; i < config->listener_count; i++) {
+            const struct bound_socket *bound = sockets_listener(sv, config, i);
+            if (bound != NULL && process->index < bound->count)
                 message->fds[message->fd_count++] = bound->fds[process->index];
         }
         return;
@@ -194,7 +194,7 @@ process_send_generation(struct supervisor *sv, struct process *process, const st
         memcpy(message.fds + 1, sv->wake, sizeof sv->wake);
         message.fd_count += SHM_WORKERS_MAX;
     }
-    add_sockets(sv, process, &message);
+    add_sockets(sv, process, file->config, &message);
     if (!ipc_send(process->channel, &message)) {
         log_warn("a generation cannot be sent", F_STR("role", role_names[process->role]));
         return false;
@@ -332,7 +332,7 @@ help_worker(struct supervisor *sv, struct process *process, uint64_t now)
         memset(&message, 0, offsetof(struct ipc_message, fds));
         message.type = IPC_HELP;
         message.fd_count = 0;
-        add_sockets(sv, process, &message);
+        add_sockets(sv, process, sv->current.config, &message);
         if (message.fd_count > 0 && !ipc_send(sibling->channel, &message)) continue;
         return;
     }

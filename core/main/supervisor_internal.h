@@ -11,7 +11,7 @@
 #include "core/main/ipc.h"
 #include "core/shm/shm.h"
 
-enum { LISTENERS_MAX = 64 };
+enum { LISTENERS_MAX = 64, LISTENER_KEY_BYTES = 256 };
 
 enum role { ROLE_CONTROL, ROLE_REGISTRY, ROLE_WORKER };
 
@@ -30,8 +30,8 @@ struct process {
 
 /* A bound address: one socket a worker (listeners), or one (admin, registry). Kept for successors. */
 struct bound_socket {
-    char
-        text[256]; /* the address as the config writes it, and which of several alike: the key over reloads */
+    char text[LISTENER_KEY_BYTES]; /* the address as the config writes it, and which of several alike: the key
+                                      over reloads */
     const char *what;
     unsigned count;
     int fds[SHM_WORKERS_MAX];
@@ -89,6 +89,8 @@ bool sockets_open(struct supervisor *sv, struct config *config, char why[512]);
 void sockets_abandon(struct supervisor *sv);
 void sockets_settle(struct supervisor *sv);
 void sockets_retire(struct supervisor *sv); /* takes the sockets of workers that leave out of the deal */
+/* What is bound for the config's i-th listener; NULL: nothing. */
+const struct bound_socket *sockets_listener(struct supervisor *sv, const struct config *config, size_t i);
 void sockets_close_listeners(struct supervisor *sv);
 void sockets_close_all(struct supervisor *sv);
 void sockets_announce(const struct supervisor *sv);

@@ -69,17 +69,18 @@ accept_shed(struct proxy *proxy, int fd, const struct sockaddr *peer)
 }
 
 static void
-accept_count(struct proxy *proxy, struct conn *conn)
+accept_count(struct proxy *proxy, struct conn *conn, size_t place)
 {
     conn->counted = true;
     proxy->connections++;
     atomic_store_explicit(&proxy->block->connections, proxy->connections, memory_order_relaxed);
-    if (conn_is_within_client_limit(conn)) {
+    bool has_room = conn_is_within_listener_limit(conn, place);
+    if (has_room && conn_is_within_client_limit(conn)) {
         atomic_fetch_add_explicit(&proxy->totals->connections_accepted, 1, memory_order_relaxed);
         return;
     }
     atomic_fetch_add_explicit(&proxy->totals->connections_refused, 1, memory_order_relaxed);
-    conn_shed(conn, SHM_CLOSE_CLIENT_LIMIT);
+    conn_shed(conn, has_room ? SHM_CLOSE_CLIENT_LIMIT : SHM_CLOSE_LIMIT);
 }
 
 /* Backends' connections first, clients' last. */
@@ -99,7 +100,7 @@ proxy_reclaim(struct proxy *proxy)
 
 /* One connection off the queue. False: the queue is empty, or accepting is paused. */
 static bool
-accept_one(struct proxy *proxy, int listener)
+accept_one(struct proxy *proxy, int listener, size_t place)
 {
     struct sockaddr_storage peer;
     socklen_t len = sizeof peer;
@@ -135,7 +136,7 @@ accept_one(struct proxy *proxy, int listener)
         atomic_fetch_add_explicit(&proxy->totals->connections_refused, 1, memory_order_relaxed);
         return true;
     }
-    accept_count(proxy, conn);
+    accept_count(proxy, conn, place);
     return true;
 }
 
@@ -149,7 +150,7 @@ on_listener(evutil_socket_t fd, short what, void *context)
     (void)what;
     proxy_enter(proxy);
     unsigned n = 0;
-    while (n < listener->burst && accept_one(proxy, fd))
+    while (n < listener->burst && accept_one(proxy, fd, listener->place))
         n++;
     if (n < listener->burst)
         listener->burst = 1;
@@ -175,7 +176,7 @@ listener_retire(struct proxy *proxy, struct listener *listener)
 {
     event_del(&listener->event);
     if (proxy->generation != NULL && proxy->drain != DRAIN_DONE) {
-        while (accept_one(proxy, listener->fd))
+        while (accept_one(proxy, listener->fd, SIZE_MAX))
             continue;
     }
     close(listener->fd);
@@ -247,6 +248,7 @@ proxy_listen(struct proxy *proxy, const int *fds, size_t count)
             ok = false;
             continue;
         }
+        listener->place = i;
         list[kept++] = listener;
     }
     if (list == NULL) return false;
@@ -270,7 +272,7 @@ proxy_accept_from(struct proxy *proxy, const int *fds, size_t count)
     proxy_enter(proxy);
     for (size_t i = 0; i < count; i++) {
         for (unsigned n = 0; may_accept && !proxy->accept_paused && n < ADOPT_MAX; n++) {
-            if (!accept_one(proxy, fds[i])) break;
+            if (!accept_one(proxy, fds[i], i)) break;
         }
         close(fds[i]);
     }

@@ -51,6 +51,16 @@ conn_want_write(struct conn *conn, bool want)
         conn->writing = want ? EV_WRITE : 0;
 }
 
+/* Out of what limits connections_per_client and those of a listener. */
+static void
+leave_limits(struct conn *conn)
+{
+    struct proxy *proxy = conn->proxy;
+    if (conn->client_key != 0) client_end(proxy->shm, proxy->worker, conn->client_key);
+    if (conn->listener_key != 0) client_end(proxy->shm, proxy->worker, conn->listener_key);
+    conn->client_key = conn->listener_key = 0;
+}
+
 void
 conn_close(struct conn *conn)
 {
@@ -68,7 +78,7 @@ conn_close(struct conn *conn)
         return;
     }
     atomic_fetch_add_explicit(&proxy->totals->closed[conn->why], 1, memory_order_relaxed);
-    if (conn->client_key != 0) client_end(proxy->shm, proxy->worker, conn->client_key);
+    leave_limits(conn);
     if (conn->counted) {
         proxy->connections--;
         atomic_store_explicit(&proxy->block->connections, proxy->connections, memory_order_relaxed);
@@ -134,6 +144,7 @@ conn_shed(struct conn *conn, enum shm_close why)
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 45\r\n"
         "Connection: close\r\n\r\n503 shed: the gateway is out of connections.\n";
     conn->why = why;
+    leave_limits(conn);
     if (send(conn->fd, answer, sizeof answer - 1, MSG_NOSIGNAL | MSG_DONTWAIT) == -1)
         conn_close(conn);
     else
@@ -336,6 +347,20 @@ client_key(const struct conn *conn)
     return text_hash((struct slice){bytes, 32 + len}) | 1;
 }
 
+/* Counted as one client's are, whose keys are odd. */
+bool
+conn_is_within_listener_limit(struct conn *conn, size_t place)
+{
+    struct proxy *proxy = conn->proxy;
+    const struct config *config = proxy->generation->config;
+    if (place >= config->listener_count || config->listeners[place].connections == 0) return true;
+    uint64_t key = text_hash(slice_of(config->listeners[place].address.text)) << 1;
+    if (key == 0) key = 2;
+    uint32_t count = client_begin(proxy->shm, proxy->worker, key);
+    if (count != 0) conn->listener_key = key;
+    return count <= config->listeners[place].connections;
+}
+
 /* Behind a trusted proxy stand many clients: it is not held to what one may have. 0: not counted. */
 static uint32_t
 count_client(struct conn *conn)
@@ -354,11 +379,7 @@ count_client(struct conn *conn)
 bool
 conn_is_within_client_limit(struct conn *conn)
 {
-    struct proxy *proxy = conn->proxy;
-    if (count_client(conn) <= proxy->generation->config->limits.connections_per_client) return true;
-    client_end(proxy->shm, proxy->worker, conn->client_key);
-    conn->client_key = 0;
-    return false;
+    return count_client(conn) <= conn->proxy->generation->config->limits.connections_per_client;
 }
 
 void

@@ -44,9 +44,9 @@ bool proxy_use(struct proxy *proxy, uint32_t number, struct bundle *bundle, stru
 struct script *proxy_script(
     struct proxy *proxy); /* of the newest generation; NULL before the first proxy_use */
 
-/* The worker's listening sockets, replaced as a whole: what is not in the list is accepted from until its
- * queue is empty, then closed. Takes the descriptors; one already held (same inode) is kept and the double
- * closed. */
+/* The worker's listening sockets, in the order of the config's listeners, replaced as a whole: what is not in
+ * the list is accepted from until its queue is empty, then closed. Takes the descriptors; one already held
+ * (same inode) is kept and the double closed. */
 MUST_CHECK
 bool proxy_listen(struct proxy *proxy, const int *fds, size_t count);
 

@@ -220,13 +220,13 @@ struct conn {
     enum conn_state state;
     enum conn_input input;
     uint32_t requests;
-    uint32_t discarded;  /* LINGER */
-    enum shm_close why;  /* for the count of closed ones: what is known so far */
-    short writing;       /* EV_WRITE while registered */
-    bool counted;        /* in shm_worker.connections: one shed at the door is not */
-    bool is_inner;       /* the gateway's own, for a fetch (fetch_inner.c): no client, and counted nowhere */
-    uint64_t retire_us;  /* limits.max_connection_age; UINT64_MAX: never */
-    uint64_t client_key; /* counted by client_begin; 0: not */
+    uint32_t discarded; /* LINGER */
+    enum shm_close why; /* for the count of closed ones: what is known so far */
+    short writing;      /* EV_WRITE while registered */
+    bool counted;       /* in shm_worker.connections: one shed at the door is not */
+    bool is_inner;      /* the gateway's own, for a fetch (fetch_inner.c): no client, and counted nowhere */
+    uint64_t retire_us; /* limits.max_connection_age; UINT64_MAX: never */
+    uint64_t client_key, listener_key; /* counted by client_begin; 0: not */
     struct event read, write;
     struct deadline deadline;
     union {
@@ -366,6 +366,7 @@ struct listener {
     int fd;
     uint64_t inode, device;
     unsigned burst; /* accepts tried an event: grows while the queue is long */
+    size_t place;   /* among the config's listeners; SIZE_MAX: not there any more */
     struct proxy *proxy;
 };
 
@@ -476,6 +477,9 @@ bool conn_may_stay(struct conn *conn);
 /* At the door: false where limits.connections_per_client is passed already. */
 MUST_CHECK
 bool conn_is_within_client_limit(struct conn *conn);
+/* The same for the limit of the config's listener at `place`, where there is one. */
+MUST_CHECK
+bool conn_is_within_listener_limit(struct conn *conn, size_t place);
 /* After a reload, which may have set that limit: counts who is in already, and sheds nobody. */
 void conns_count_clients(struct proxy *proxy);
 void conn_close(struct conn *conn);

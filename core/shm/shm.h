@@ -148,7 +148,7 @@ struct slot_text {
     X(CUT, "cut")             /* inside an answer that has no end */                                         \
     X(TUNNEL, "tunnel")       /* an upgraded one is over */                                                  \
     X(DRAINING, "draining")                                                                                  \
-    X(LIMIT, "limit")               /* limits.connections, at the door */                                    \
+    X(LIMIT, "limit")               /* limits.connections, or a listener's, at the door */                   \
     X(CLIENT_LIMIT, "client_limit") /* limits.connections_per_client, at the door */                         \
     X(RECLAIMED, "reclaimed")       /* descriptors ran short */
 #define X(name, word) SHM_CLOSE_##name,

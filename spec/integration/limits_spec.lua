@@ -263,3 +263,55 @@ describe("limits", function()
         assert.same({ "/1" }, targets(a))
     end)
 end)
+
+describe("connections of a listener", function()
+    after_each(support.finish)
+
+    local yaml = [[
+listeners: [ %s ]
+admin: { address: "127.0.0.1:0" }
+workers: 4
+routes: [ { match: { path_prefix: / }, respond: { body: here } } ]
+]]
+    local PLAIN, SMALL = '{ address: "127.0.0.1:0" }', '{ address: "localhost:0", connections: 5 }'
+
+    -- Opens `count` connections; how many were served.
+    local function open(port, count, kept)
+        local served = 0
+        for _ = 1, count do
+            local connection = support.open(port)
+            local reply = connection:request("GET /")
+            kept[#kept + 1] = connection
+            if reply and reply.status == 200 then served = served + 1 end
+        end
+        return served
+    end
+
+    it("are limited over all workers, whatever the other listeners have", function()
+        local gateway, kept = support.gateway { config = yaml:format(PLAIN .. ", " .. SMALL) }, {}
+        local plain, small = gateway:port(1), gateway:port(2)
+        assert.equal(5, open(small, 12, kept))
+        assert.equal(12, open(plain, 12, kept))
+        for _, connection in ipairs(kept) do connection:close() end
+        support.wait_until("those shed are counted", function()
+            local shed = gateway:metric("fluxgate_connections_closed_total", { reason = "limit" })
+            return shed == 7, shed
+        end)
+        support.wait_until("the closed ones are off the count", function()
+            local more = {}
+            local served = open(small, 5, more)
+            for _, connection in ipairs(more) do connection:close() end
+            return served == 5, served
+        end)
+    end)
+
+    it("keep their limit over a reload that changes the listeners' order", function()
+        local gateway, kept = support.gateway { config = yaml:format(PLAIN .. ", " .. SMALL) }, {}
+        local plain, small = gateway:port(1), gateway:port(2)
+        assert.equal(3, open(small, 3, kept))
+        assert.is_true((gateway:reload(yaml:format(SMALL .. ", " .. PLAIN))))
+        assert.equal(2, open(small, 6, kept))
+        assert.equal(6, open(plain, 6, kept))
+        for _, connection in ipairs(kept) do connection:close() end
+    end)
+end)

@@ -95,16 +95,17 @@ static void
 prints_what_loads_to_the_same(void **state)
 {
     (void)state;
-    struct loaded first = load_ok(LISTENERS SERVICES
-        "limits: {active: 5, body_rate: 1k, connections_per_client: 9, max_connection_age: 0}\n"
-        "retry: {on: [], status: [503, 500], budget: 100%, per_try: 1500us}\n"
-        "routes:\n"
-        "  - {match: {path: /a}, service: web, limits: {queue: 0}, retry: {on: idempotent_reset}}\n"
-        "  - {match: {path: /b}, service: other}\n");
+    struct loaded first =
+        load_ok("listeners: [{address: \":0\", connections: 5}]\n" SERVICES
+                "limits: {active: 5, body_rate: 1k, connections_per_client: 9, max_connection_age: 0}\n"
+                "retry: {on: [], status: [503, 500], budget: 100%, per_try: 1500us}\n"
+                "routes:\n"
+                "  - {match: {path: /a}, service: web, limits: {queue: 0}, retry: {on: idempotent_reset}}\n"
+                "  - {match: {path: /b}, service: other}\n");
     char *once = print_config(first.config);
-    static const char *const lines[] = {"\n  active: 5\n", "\n  body_rate: 1024\n", "\n  budget: 100%\n",
-        "\n  on: []\n", "\n  status: [500, 503]\n", "\n      queue: 0\n", "\n      on: [idempotent_reset]\n",
-        "\n  per_try: 1500us\n", "\n      active: 5\n"};
+    static const char *const lines[] = {"\n    connections: 5\n", "\n  active: 5\n", "\n  body_rate: 1024\n",
+        "\n  budget: 100%\n", "\n  on: []\n", "\n  status: [500, 503]\n", "\n      queue: 0\n",
+        "\n      on: [idempotent_reset]\n", "\n  per_try: 1500us\n", "\n      active: 5\n"};
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
         if (strstr(once, lines[i]) == NULL) fail_msg("no line '%s' in:\n%s", lines[i], once);
     }

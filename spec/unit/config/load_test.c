@@ -9,7 +9,7 @@
 static const char whole[] =
     "listeners:\n"
     "  - address: 0.0.0.0:8080\n"
-    "  - address: unix:/run/fluxgate.sock\n"
+    "  - { address: unix:/run/fluxgate.sock, connections: 7 }\n"
     "  - address: \"[::1]:8443\"\n"
     "workers: 3\n"
     "routes:\n"
@@ -67,6 +67,8 @@ reads_every_part_into_its_type(void **state)
     assert_string_equal(config->listeners[0].address.host, "0.0.0.0");
     assert_int_equal(config->listeners[0].address.port, 8080);
     assert_true(config->listeners[1].address.is_unix);
+    assert_int_equal(config->listeners[0].connections, 0);
+    assert_int_equal(config->listeners[1].connections, 7);
     assert_string_equal(config->listeners[1].address.host, "/run/fluxgate.sock");
     assert_string_equal(config->listeners[2].address.host, "::1");
     assert_int_equal(config->workers, 3);

@@ -3,6 +3,7 @@
 local support = require "spec.support"
 local differential = require "spec.support.differential"
 local requests = require "spec.support.differential_bodies"
+local sweeps = require "spec.support.differential_bytes"
 
 local config = [[
 listeners: [ { address: "127.0.0.1:0" } ]
@@ -57,6 +58,18 @@ describe("a request that can be read in two ways", function()
         if #case[2] < 1000 then
             it(case[1] .. ", in pieces", function() judge(case, 7) end)
         end
+    end
+
+    for _, sweep in ipairs(sweeps) do
+        it("has any byte in " .. sweep.claim, function()
+            backend:close_idle() -- it keeps so much of each connection and no more
+            for at = 0, 255 do
+                local byte = string.char(at)
+                local bytes = sweep.build(byte)
+                local ok, why = pcall(judge, { sweep.claim, bytes, sweep.want(byte, at) or "400" })
+                if not ok then error(("%s: byte 0x%02x: %q: %s"):format(sweep.claim, at, bytes, tostring(why)), 0) end
+            end
+        end)
     end
 
     it("is one of more than 200", function() assert.is_true(#requests > 200, #requests .. " requests") end)

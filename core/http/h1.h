@@ -179,8 +179,8 @@ struct h1_out {
     enum body_kind body;
     bool no_framing; /* write neither (HEAD, 1xx, 204, 304 answers keep the rows given) */
     uint64_t length;
-    struct slice connection; /* "close", "keep-alive", "upgrade" or empty: no Connection field */
-    struct slice upgrade;    /* with connection "upgrade" */
+    struct slice connection; /* "close", "keep-alive", "upgrade" or a list; empty: no Connection field */
+    struct slice upgrade;    /* with "upgrade" in connection */
 };
 
 /* Writes one head in HTTP/1.1 into `out`; returns its length, or 0 where `cap` is too small (measure with

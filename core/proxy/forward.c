@@ -231,14 +231,12 @@ add_via(struct stream *stream, const char *name)
                                SLICE_LIT("Via"), slice_of(text));
 }
 
-/* The protocols asked for, of all Upgrade fields. Empty: no upgrade. */
+/* The protocols named by all Upgrade fields; empty: none. */
 static struct slice
-upgrade_list(struct stream *stream)
+upgrade_list(struct stream *stream, const struct headers *headers)
 {
-    const struct headers *headers = &stream->parser.head.headers;
     struct slice protocol;
     size_t cap = 0, len = 0;
-    if (!stream->parser.head.upgrade) return SLICE_NONE;
     const struct header *first = headers_find(headers, HEADER_UPGRADE);
     for (const struct header *row = first; row != NULL; row = headers_next(headers, row))
         cap += row->value.len * 2 + 2;
@@ -288,7 +286,7 @@ forward_request(struct stream *stream)
     const struct config *config = stream->generation->config;
     struct headers *headers = &stream->parser.head.headers;
     const struct h1_head *head = &stream->parser.head;
-    stream->upgrade_list = upgrade_list(stream);
+    if (head->upgrade) stream->upgrade_list = upgrade_list(stream, headers);
     stream->upgrade = stream->upgrade_list.len > 0;
     h1_drop_hop_by_hop(headers);
     headers_drop(headers, HEADER_HTTP2_SETTINGS);
@@ -401,6 +399,9 @@ bool
 forward_response(struct stream *stream)
 {
     struct h1_head *answer = &stream->response.head;
+    /* RFC 9110 §15.5.22: what to ask for instead, where the request's own list has served */
+    stream->upgrade_list =
+        UNLIKELY(answer->status == 426) ? upgrade_list(stream, &answer->headers) : SLICE_NONE;
     h1_drop_hop_by_hop(&answer->headers);
     if (answer->status != 204 && (is_for_head(stream) || answer->status == 304))
         forward_show_length(&answer->headers);
@@ -423,6 +424,10 @@ forward_write_response(struct stream *stream, struct slice *written)
         out.connection = SLICE_LIT("close");
     else if (stream->parser.head.minor == 0)
         out.connection = SLICE_LIT("keep-alive");
+    if (UNLIKELY(stream->upgrade_list.len > 0) && stream->parser.head.minor == 1) {
+        out.upgrade = stream->upgrade_list;
+        out.connection = stream->keep_alive ? SLICE_LIT("upgrade") : SLICE_LIT("close, upgrade");
+    }
     size_t bound = h1_head_bound(&out, SLICE_NONE);
     char *text = arena_alloc(&stream->arena, bound);
     if (text == NULL) return false;

@@ -72,9 +72,9 @@ sweep("what stands behind a coding",
 sweep("a chunk's size", function(byte)
     return CHUNKED .. "1" .. byte .. "\r\n" .. ("x"):rep(byte:find("%x") and tonumber("1" .. byte, 16) or 1) .. "\r\n0\r\n\r\n"
 end, function(byte) return byte:find("%x") and passes(chunked(("x"):rep(tonumber("1" .. byte, 16)))) or broken() end)
-sweep("a chunk's first byte", function(byte) return CHUNKED .. byte .. "1\r\n" .. ("x"):rep(byte == "1" and 17 or 300) .. "\r\n0\r\n\r\n" end, function(byte)
-    return byte == "1" and passes(chunked(("x"):rep(17))) or broken()
-end)
+sweep("a chunk's first byte", function(byte)
+    return CHUNKED .. byte .. "1\r\n" .. ("x"):rep(byte == "1" and 17 or 300) .. "\r\n0\r\n\r\n"
+end, function(byte) return byte == "1" and passes(chunked(("x"):rep(17))) or broken() end)
 sweep("what stands behind a chunk", function(byte) return CHUNKED .. "1\r\nx" .. byte .. "\r\n0\r\n\r\n" end, function() return broken() end)
 sweep("what stands before the last line", function(byte) return CHUNKED .. "0\r\n" .. byte .. "\r\n\r\n" end,
     function() return broken() end)

@@ -130,6 +130,31 @@ only_an_offered_protocol_is_switched_to(void **state)
     }
 }
 
+/* RFC 9110 §15.5.22: a 426 that does not say to what is of no use. */
+static void
+an_answer_that_requires_an_upgrade_names_it(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    rig_say(rig, backend,
+        "HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: h2c, websocket\r\n"
+        "Content-Length: 0\r\n\r\n");
+    rig_expect(rig, client, "\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+    rig_forget(client);
+    rig_forget(backend);
+    rig_say(rig, client, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    rig_expect(rig, backend, "\r\n\r\n");
+    rig_say(rig, backend, "HTTP/1.1 426 x\r\nUpgrade: websocket/13\r\nContent-Length: 0\r\n\r\n");
+    rig_expect(rig, client, "\r\nConnection: close, upgrade\r\nUpgrade: websocket/13\r\n\r\n");
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
 static void
 a_refused_upgrade_is_an_ordinary_answer(void **state)
 {
@@ -270,6 +295,7 @@ main(void)
         cmocka_unit_test(a_log_line_of_ones_own_holds_what_it_names),
         cmocka_unit_test(only_an_offered_protocol_is_switched_to),
         cmocka_unit_test(a_refused_upgrade_is_an_ordinary_answer),
+        cmocka_unit_test(an_answer_that_requires_an_upgrade_names_it),
         cmocka_unit_test(h2c_never_travels),
         cmocka_unit_test(tunnels_carry_much_both_ways_with_back_pressure),
         cmocka_unit_test(idle_tunnels_end),

@@ -11,7 +11,8 @@ taken_bytes(const struct stream *stream)
 {
     int queued = 0;
     if (ioctl(stream->conn->fd, SIOCOUTQ, &queued) == -1 || queued < 0) return stream->bytes_out;
-    return stream->bytes_out - (uint64_t)queued;
+    uint64_t bytes = (uint64_t)queued; /* a unix socket counts what its queue costs: more than it holds */
+    return bytes < stream->bytes_out ? stream->bytes_out - bytes : 0;
 }
 
 void

@@ -18,6 +18,8 @@
 #include "core/base/strbuf.h"
 #include "core/serve/serve.h"
 
+enum { PATIENCE_US = 30000000 }; /* 32 MiB take their time on a busy machine */
+
 struct fixture {
     struct event_base *base;
     struct serve *serve;
@@ -135,7 +137,7 @@ static bool
 await(struct fixture *f, int fd, struct strbuf *got, const char *until, int times)
 {
     char bytes[65536];
-    for (uint64_t end = clock_now_us() + 5000000; clock_now_us() < end;) {
+    for (uint64_t end = clock_now_us() + PATIENCE_US; clock_now_us() < end;) {
         turn(f);
         ssize_t n = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
         if (n == 0 || (n == -1 && errno != EAGAIN)) return until == NULL;
@@ -151,7 +153,7 @@ await(struct fixture *f, int fd, struct strbuf *got, const char *until, int time
 static void
 await_calls(struct fixture *f, unsigned calls)
 {
-    for (uint64_t end = clock_now_us() + 5000000; f->calls < calls && clock_now_us() < end;)
+    for (uint64_t end = clock_now_us() + PATIENCE_US; f->calls < calls && clock_now_us() < end;)
         turn(f);
     assert_int_equal(f->calls, calls);
 }
@@ -316,7 +318,7 @@ tells_the_holder_of_a_call_that_its_peer_left(void **state)
     put(fd, "GET /hold HTTP/1.1\r\nHost: x\r\n\r\n", 31);
     await_calls(f, 1);
     close(fd);
-    for (uint64_t end = clock_now_us() + 5000000; f->gone == 0 && clock_now_us() < end;)
+    for (uint64_t end = clock_now_us() + PATIENCE_US; f->gone == 0 && clock_now_us() < end;)
         turn(f);
     assert_int_equal(f->gone, 1);
     fd = dial(f); /* one that did not ask may still reply */
@@ -325,7 +327,8 @@ tells_the_holder_of_a_call_that_its_peer_left(void **state)
     struct linger reset = {1, 0};
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset), 0);
     close(fd);
-    for (uint64_t end = clock_now_us() + 5000000; serve_connections(f->serve) > 0 && clock_now_us() < end;)
+    for (uint64_t end = clock_now_us() + PATIENCE_US;
+         serve_connections(f->serve) > 0 && clock_now_us() < end;)
         turn(f);
     serve_reply(f->held, 200, NULL, SLICE_NONE);
     assert_int_equal(f->gone, 1);
@@ -402,7 +405,8 @@ closes_idle_and_slow_peers_and_those_past_the_limit(void **state)
     int idle = dial(f), slow = dial(f), body = dial(f), past;
     put(slow, "GET / HTTP/1.1\r\nHo", 18);
     put(body, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab", 50);
-    for (uint64_t end = clock_now_us() + 5000000; serve_connections(f->serve) < 3 && clock_now_us() < end;)
+    for (uint64_t end = clock_now_us() + PATIENCE_US;
+         serve_connections(f->serve) < 3 && clock_now_us() < end;)
         turn(f);
     past = dial(f);
     assert_true(await(f, past, &got, NULL, 0));
@@ -460,7 +464,7 @@ drains_without_cutting_a_call(void **state)
     assert_non_null(strstr(got.at, "onnection: close\r\n"));
     assert_non_null(strstr(got.at, "\r\n\r\nlast"));
     close(held);
-    for (uint64_t end = clock_now_us() + 5000000; !f->drained && clock_now_us() < end;)
+    for (uint64_t end = clock_now_us() + PATIENCE_US; !f->drained && clock_now_us() < end;)
         turn(f);
     assert_true(f->drained);
     strbuf_fini(&got);
@@ -475,7 +479,7 @@ ends_a_drain_at_its_limit(void **state)
     put(fd, "GET /hold HTTP/1.1\r\nHost: x\r\n\r\n", 31);
     await_calls(f, 1);
     serve_drain(f->serve, 50000, on_drained, f);
-    for (uint64_t end = clock_now_us() + 5000000; !f->drained && clock_now_us() < end;)
+    for (uint64_t end = clock_now_us() + PATIENCE_US; !f->drained && clock_now_us() < end;)
         turn(f);
     assert_true(f->drained);
     assert_int_equal(f->gone, 1);

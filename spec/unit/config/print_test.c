@@ -57,7 +57,8 @@ prints_every_kind_of_route_and_service(void **state)
 {
     (void)state;
     assert_prints_itself(
-        "listeners: [{address: \"*:8080\"}, {address: unix:/run/x.sock, connections: 7}, {address: \"[::]:1\"}]\n"
+        "listeners: [{address: \"*:8080\"}, {address: unix:/run/x.sock, connections: 7}, {address: "
+        "\"[::]:1\"}]\n"
         "workers: 5\n"
         "routes:\n"
         "  - {match: {host: \"*.a.b\", path: \"/x%2Fy\", methods: [GET]}, service: {a: 1, b: 0}, path: raw, "

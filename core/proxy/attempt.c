@@ -94,6 +94,7 @@ read_bytes(uint64_t body_bytes)
 void
 attempt_end(struct stream *stream)
 {
+    outbox_take(stream);
     if (stream->upstream != NULL) {
         stream->upstream->written += stream->sent;
         stream->upstream->read_bytes = read_bytes(stream->down.body_bytes);
@@ -121,7 +122,7 @@ send_request(struct stream *stream)
     }
     upstream_want_write(stream->upstream, false);
     upstream_want_read(stream->upstream, true);
-    stream_pump_up(stream, false);
+    outbox_put(stream, OUTBOX_UP);
 }
 
 /* A backend on this machine has accepted before connect(2) returns EINPROGRESS: trying at once saves the wait
@@ -193,6 +194,7 @@ static void
 run_on(struct stream *stream, struct endpoint *endpoint, bool may_reuse)
 {
     struct slice head;
+    outbox_take(stream);
     rewind_request(stream);
     stream->upstream = may_reuse ? upstream_take(endpoint, stream->proxy->now_us,
                                        method_is_idempotent(stream->parser.head.method))

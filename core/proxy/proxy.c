@@ -178,6 +178,7 @@ rest_end(struct proxy *proxy)
 void
 proxy_leave(struct proxy *proxy)
 {
+    if (UNLIKELY(outbox_is_full(proxy))) outbox_send(proxy);
     while (proxy->is_woken || !link_is_empty(&proxy->ready_conns)) {
         if (UNLIKELY(proxy->is_woken)) { /* who waits goes before who comes */
             queueing_run(proxy);
@@ -349,6 +350,7 @@ proxy_new(struct event_base *base, struct shm *shm, unsigned worker, struct stat
     }
     event_assign(&proxy->accept_resume, base, -1, 0, on_accept_resume, proxy);
     queueing_init(proxy);
+    outbox_init(proxy);
     event_assign(&proxy->sweep, base, -1, EV_PERSIST, on_sweep, proxy);
     proxy_enter(proxy);
     proxy->wall_offset_us = clock_wall_us() - proxy->now_us;
@@ -401,6 +403,7 @@ proxy_free(struct proxy *proxy)
     event_del(&proxy->accept_resume);
     stays_fini(proxy);
     queueing_fini(proxy);
+    outbox_fini(proxy);
     generation_put(&proxy->generation); /* its tasks cancel what they fetch */
     retired_sweep(proxy, true);
     fetcher_free(proxy->fetcher);

@@ -293,6 +293,9 @@ enum stream_state { STREAM_STATES(X) };
 #undef X
 enum { STREAM_STATE_COUNT = STREAM_CLOSED + 1 };
 
+/* Bits: what of a stream is to be sent when the turn ends. */
+enum outbox_way { OUTBOX_UP = 1, OUTBOX_DOWN = 2 };
+
 enum body_kept {
     BODY_KEPT, /* the head's buffer holds every body byte read so far: the request can be sent again */
     BODY_GONE,
@@ -303,6 +306,8 @@ struct stream {
     struct proxy *proxy;
     struct conn *conn;
     enum stream_state state;
+    unsigned outgoing;                     /* ways of the outbox; 0: not in it */
+    struct link out;                       /* in proxy->outbox */
     struct generation *picker;             /* newer than `generation`: what picks now; NULL */
     struct generation *generation;         /* pinned until the response head is queued; then NULL */
     uint64_t started_us, due_us, nudge_us; /* nudge: when the client is sent 100 Continue; 0: not */
@@ -411,6 +416,10 @@ struct proxy {
     struct pipe_pool pipes;
     struct link free_streams;
     unsigned free_stream_count;
+
+    struct link outbox; /* streams whose small messages leave when the turn ends */
+    unsigned outbox_count;
+    struct event outbox_turn;
 
     struct event sweep;
     struct {
@@ -540,6 +549,15 @@ enum body_read stream_read_back(struct stream *stream, struct relay *relay);
 void stream_wait_for_back(struct stream *stream);
 /* The request's body is no valid one: an answer, or the end where one is under way. */
 void stream_body_broken(struct stream *stream);
+
+/* outbox.c: stream_pump_up or stream_pump_down when the loop turn ends, or now where there is much to send or
+ * nothing. Hot. */
+void outbox_put(struct stream *stream, enum outbox_way way);
+void outbox_take(struct stream *stream); /* it has nothing to send any more */
+bool outbox_is_full(const struct proxy *proxy);
+void outbox_send(struct proxy *proxy);
+void outbox_init(struct proxy *proxy);
+void outbox_fini(struct proxy *proxy);
 
 /* attempt.c */
 void attempt_begin(struct stream *stream);

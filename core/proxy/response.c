@@ -109,7 +109,7 @@ send_head(struct stream *stream)
     }
     leave_generation(stream);
     stream_enter(stream, STREAM_REPLY);
-    stream_pump_down(stream, false);
+    outbox_put(stream, OUTBOX_DOWN);
 }
 
 void

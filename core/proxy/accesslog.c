@@ -12,20 +12,22 @@ struct line {
     bool is_json;
 };
 
-/* What stands before a value, in both forms; the first field has its own. */
-struct label {
-    struct slice json, logfmt;
-};
-#define STRING(name) (&(const struct label){SLICE_LIT(",\"" name "\":\""), SLICE_LIT(" " name "=\"")})
-#define NUMBER(name) (&(const struct label){SLICE_LIT(",\"" name "\":"), SLICE_LIT(" " name "=")})
+/* What stands before a value, in both forms. Both are known when this is compiled, and so is their length
+ * where it is copied. */
+#define STRING(name) SLICE_LIT(",\"" name "\":\""), SLICE_LIT(" " name "=\"")
+#define NUMBER(name) SLICE_LIT(",\"" name "\":"), SLICE_LIT(" " name "=")
 
-static bool
-begin_field(struct line *line, const struct label *label, size_t value_max)
+static inline bool
+begin_field(struct line *line, struct slice json, struct slice logfmt, size_t value_max)
 {
-    struct slice text = line->is_json ? label->json : label->logfmt;
-    if ((size_t)(line->end - line->at) < text.len + value_max) return false;
-    memcpy(line->at, text.at, text.len);
-    line->at += text.len;
+    if ((size_t)(line->end - line->at) < json.len + value_max) return false; /* the longer of the two */
+    if (line->is_json) {
+        memcpy(line->at, json.at, json.len);
+        line->at += json.len;
+    } else {
+        memcpy(line->at, logfmt.at, logfmt.len);
+        line->at += logfmt.len;
+    }
     return true;
 }
 
@@ -46,19 +48,8 @@ static char *
 put_escaped(char *out, struct slice value, bool is_json)
 {
     static const char hex[] = "0123456789abcdef";
-    size_t len = value.len < VALUE_MAX ? value.len : VALUE_MAX;
-    for (size_t i = 0; i < len;) {
-        uint64_t word;
-        if (len - i >= sizeof word) {
-            memcpy(&word, value.at + i, sizeof word);
-            if (LIKELY(word_needs_escape(word) == 0)) {
-                memcpy(out, &word, sizeof word);
-                out += sizeof word;
-                i += sizeof word;
-                continue;
-            }
-        }
-        unsigned char c = (unsigned char)value.at[i++];
+    for (size_t i = 0; i < value.len; i++) {
+        unsigned char c = (unsigned char)value.at[i];
         if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
             *out++ = (char)c;
             continue;
@@ -72,13 +63,40 @@ put_escaped(char *out, struct slice value, bool is_json)
     return out;
 }
 
-static void
-put_string(struct line *line, const struct label *label, struct slice value)
+/* Copies what needs no escape: all of `value` (at least 4 bytes), or nothing. */
+static inline bool
+put_plain(char *out, struct slice value)
 {
-    size_t len = value.len < VALUE_MAX ? value.len : VALUE_MAX;
+    const char *at = value.at, *last;
+    uint64_t word, found = 0;
+    if (value.len < 8) {
+        uint32_t head, tail;
+        memcpy(&head, at, 4);
+        memcpy(&tail, at + value.len - 4, 4);
+        memcpy(out, &head, 4);
+        memcpy(out + value.len - 4, &tail, 4);
+        return word_needs_escape((uint64_t)head << 32 | tail) == 0;
+    }
+    for (last = at + value.len - 8; at < last; at += 8, out += 8) {
+        memcpy(&word, at, 8);
+        memcpy(out, &word, 8);
+        found |= word_needs_escape(word);
+    }
+    memcpy(&word, last, 8); /* overlaps */
+    memcpy(out - (at - last), &word, 8);
+    return (found | word_needs_escape(word)) == 0;
+}
+
+static inline void
+put_string(struct line *line, struct slice json, struct slice logfmt, struct slice value)
+{
     if (value.len == 0) value = SLICE_LIT("-");
-    if (!begin_field(line, label, len * ESCAPE_MAX + 2)) return;
-    line->at = put_escaped(line->at, value, line->is_json);
+    if (value.len > VALUE_MAX) value.len = VALUE_MAX;
+    if (!begin_field(line, json, logfmt, value.len * ESCAPE_MAX + 2)) return;
+    if (LIKELY(value.len >= 4) && LIKELY(put_plain(line->at, value)))
+        line->at += value.len;
+    else
+        line->at = put_escaped(line->at, value, line->is_json);
     *line->at++ = '"';
 }
 
@@ -86,7 +104,6 @@ put_string(struct line *line, const struct label *label, struct slice value)
 static void
 put_time(struct line *line, struct proxy *proxy)
 {
-    static const struct label label = {SLICE_LIT("{\"time\":\""), SLICE_LIT("time=\"")};
     uint64_t wall_us = proxy->now_us + proxy->wall_offset_us, second = wall_us / 1000000;
     if (UNLIKELY(second != proxy->log_second)) {
         clock_rfc3339(wall_us, proxy->log_time);
@@ -96,17 +113,17 @@ put_time(struct line *line, struct proxy *proxy)
     proxy->log_time[20] = (char)('0' + ms / 100);
     proxy->log_time[21] = (char)('0' + ms / 10 % 10);
     proxy->log_time[22] = (char)('0' + ms % 10);
-    if (!begin_field(line, &label, 26)) return;
+    if (!begin_field(line, SLICE_LIT("{\"time\":\""), SLICE_LIT("time=\""), 26)) return;
     memcpy(line->at, proxy->log_time, 24);
     line->at[24] = '"';
     line->at += 25;
 }
 
-static void
-put_number(struct line *line, const struct label *label, uint64_t number)
+static inline void
+put_number(struct line *line, struct slice json, struct slice logfmt, uint64_t number)
 {
     char digits[20], *at = digits + sizeof digits;
-    if (!begin_field(line, label, sizeof digits)) return;
+    if (!begin_field(line, json, logfmt, sizeof digits)) return;
     do {
         *--at = (char)('0' + number % 10);
     } while ((number /= 10) != 0);

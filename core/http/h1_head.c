@@ -263,7 +263,7 @@ row_add(struct h1_parser *parser, struct slice name, struct slice value)
         return H1_OK;
     }
     if (headers->count >= parser->limits.headers) return H1_HEADERS_TOO_LARGE;
-    return headers_add(headers, parser->arena, id, name, value) ? H1_OK : H1_NO_MEMORY;
+    return headers_add_sound(headers, parser->arena, id, name, value) ? H1_OK : H1_NO_MEMORY;
 }
 
 static enum h1_result

@@ -95,7 +95,8 @@ row_is_written(const struct h1_out *message, bool is_request, const struct heade
         break;
     default: break;
     }
-    return header_name_is_valid(row->name) && header_value_is_valid(row->value);
+    return LIKELY((row->flags & HEADER_F_SOUND) != 0) ||
+           (header_name_is_valid(row->name) && header_value_is_valid(row->value));
 }
 
 static void

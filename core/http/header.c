@@ -111,8 +111,8 @@ header_name(enum header_id id)
     return (unsigned)id < HEADER_ID_COUNT ? known_names[id] : SLICE_NONE;
 }
 
-static bool
-rows_grow(struct headers *headers, struct arena *arena)
+bool
+headers_grow(struct headers *headers, struct arena *arena)
 {
     uint32_t cap = headers->cap == 0 ? ROWS_FIRST : headers->cap * 2;
     if (cap < headers->cap) return false;
@@ -128,7 +128,7 @@ bool
 headers_add(
     struct headers *headers, struct arena *arena, enum header_id id, struct slice name, struct slice value)
 {
-    if (UNLIKELY(headers->count == headers->cap) && !rows_grow(headers, arena)) return false;
+    if (UNLIKELY(headers->count == headers->cap) && !headers_grow(headers, arena)) return false;
     headers->rows[headers->count++] = (struct header){name, value, (uint16_t)id, 0};
     headers->seen |= (uint64_t)1 << ((unsigned)id % 64);
     return true;

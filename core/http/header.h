@@ -64,7 +64,12 @@ struct header {
     uint16_t flags;     /* HEADER_F_… */
 };
 
-enum { HEADER_F_DROP = 1 }; /* the writer leaves this row out: hop-by-hop, replaced or forbidden */
+enum {
+    HEADER_F_DROP = 1, /* the writer leaves this row out: hop-by-hop, replaced or forbidden */
+    /* Name and value are valid by their grammar, and need not be looked at again: set by the parser, and for
+     * rows of our own making. Who puts other bytes into a row takes it away. */
+    HEADER_F_SOUND = 2,
+};
 
 /* Rows live in the arena that the owner names; slices are borrowed from wherever they came. */
 struct headers {
@@ -81,6 +86,12 @@ struct slice header_name(enum header_id id); /* canonical lower-case text */
 MUST_CHECK
 bool headers_add(
     struct headers *headers, struct arena *arena, enum header_id id, struct slice name, struct slice value);
+/* The same for bytes that are known to be valid: HEADER_F_SOUND. Hot. */
+MUST_CHECK
+static inline bool headers_add_sound(
+    struct headers *headers, struct arena *arena, enum header_id id, struct slice name, struct slice value);
+MUST_CHECK
+bool headers_grow(struct headers *headers, struct arena *arena); /* room for one row more */
 
 /* First row of that name not dropped, NULL where there is none. `headers_next` continues after `row`. Hot. */
 struct header *headers_find(const struct headers *headers, enum header_id id);
@@ -99,6 +110,16 @@ bool header_list_has(struct slice list, struct slice token); /* without case */
 bool headers_cookie(const struct headers *headers, struct slice name, struct slice *value);
 /* The one behind `skip` others of that name, in the order in which they came. */
 bool headers_cookie_at(const struct headers *headers, struct slice name, uint32_t skip, struct slice *value);
+
+static inline bool
+headers_add_sound(
+    struct headers *headers, struct arena *arena, enum header_id id, struct slice name, struct slice value)
+{
+    if (UNLIKELY(headers->count == headers->cap) && !headers_grow(headers, arena)) return false;
+    headers->rows[headers->count++] = (struct header){name, value, (uint16_t)id, HEADER_F_SOUND};
+    headers->seen |= (uint64_t)1 << ((unsigned)id % 64);
+    return true;
+}
 
 bool header_name_is_valid(struct slice name); /* token, RFC 9110 §5.6.2 */
 bool header_value_is_valid(

@@ -121,6 +121,27 @@ never_lets_a_row_split_the_message(void **state)
     assert_int_equal(h1_write_request(&message, SLICE_LIT("a"), out, sizeof out), 0);
 }
 
+/* The parser's rows are written without a second look; a row that a script made is looked at. */
+static void
+only_rows_of_the_parser_pass_for_sound(void **state)
+{
+    static const char text[] = "GET / HTTP/1.1\r\nHost: a\r\nX-One: 1\r\n\r\n";
+    struct h1_limits limits = {8192, 100, 4096, 0, false};
+    struct h1_parser parser;
+    struct headers made = {0};
+    size_t used;
+    (void)state;
+    h1_request_init(&parser, &arena, &limits);
+    assert_int_equal(h1_parse_head(&parser, (struct slice){text, sizeof text - 1}, &used), H1_DONE);
+    for (uint32_t i = 0; i < parser.head.headers.count; i++)
+        assert_int_equal(parser.head.headers.rows[i].flags, HEADER_F_SOUND);
+    add(&made, "X-Two", SLICE_LIT("1\r\nX-Three: 3"));
+    assert_int_equal(made.rows[0].flags, 0);
+    struct h1_out message = {
+        .method = SLICE_LIT("GET"), .target = SLICE_LIT("/"), .headers = &made, .no_framing = true};
+    check(h1_write_request(&message, SLICE_LIT("a"), out, sizeof out), "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+}
+
 static void
 refuses_a_buffer_that_is_too_small(void **state)
 {
@@ -269,6 +290,7 @@ main(void)
         cmocka_unit_test(writes_requests_in_one_form),
         cmocka_unit_test(writes_responses_in_one_form),
         cmocka_unit_test(never_lets_a_row_split_the_message),
+        cmocka_unit_test(only_rows_of_the_parser_pass_for_sound),
         cmocka_unit_test(refuses_a_buffer_that_is_too_small),
         cmocka_unit_test(drops_what_may_not_travel),
         cmocka_unit_test(parse_write_parse_is_a_fixed_point),

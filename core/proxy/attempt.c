@@ -421,6 +421,10 @@ read_response_head(struct stream *stream)
         return;
     }
     struct buf *back = stream->back;
+    PREFETCH(&stream->down, 192);
+    PREFETCH(stream->conn, sizeof *stream->conn);
+    PREFETCH(stream->arena.at, 512);
+    if (stream->in != NULL) PREFETCH(stream->in->bytes, 256);
     ssize_t n = recv(stream->upstream->fd, back->bytes + back->end, back->cap - back->end, 0);
     if (n > 0) {
         back->end += (uint32_t)n;

@@ -14,7 +14,7 @@ relay_begin(struct relay *relay, enum body_kind from, enum body_kind to, uint64_
     relay->left = length;
     relay->limit = 0;
     relay->body_bytes = 0;
-    relay->chunked = (struct h1_chunked){0};
+    if (UNLIKELY(from == BODY_CHUNKED)) relay->chunked = (struct h1_chunked){0};
     relay->buf = buf;
     relay->read_bytes = 1;
 }
@@ -66,7 +66,7 @@ trailer_lines(struct relay *relay, struct arena *arena, struct slice *lines)
     struct headers trailers = {0};
     size_t bytes = 0;
     *lines = SLICE_NONE;
-    if (relay->chunked.trailers.len == 0) return true;
+    if (relay->from != BODY_CHUNKED || relay->chunked.trailers.len == 0) return true;
     if (!h1_parse_trailers(relay->chunked.trailers, arena, &trailers)) return false;
     for (uint32_t i = 0; i < trailers.count; i++)
         bytes += trailers.rows[i].name.len + trailers.rows[i].value.len + 4;

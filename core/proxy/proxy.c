@@ -311,7 +311,6 @@ lists_init(struct proxy *proxy)
     link_init(&proxy->resting_conns);
     link_init(&proxy->resting_streams);
     link_init(&proxy->resting_upstreams);
-    link_init(&proxy->free_streams);
     link_init(&proxy->moved);
 }
 
@@ -391,9 +390,8 @@ proxy_free(struct proxy *proxy)
     conns_close(&proxy->lingering);
     endpoints_fini(proxy);
     proxy_leave(proxy);
-    while (!link_is_empty(&proxy->free_streams)) {
-        struct stream *stream = LINK_OF(proxy->free_streams.next, struct stream, link);
-        link_remove(&stream->link);
+    while (proxy->free_stream_count > 0) {
+        struct stream *stream = proxy->free_streams[--proxy->free_stream_count];
         arena_fini(&stream->arena);
         free(stream);
     }

@@ -5,8 +5,6 @@
 #include "core/proxy/filtering.h"
 #include "core/proxy/proxy_internal.h"
 
-enum { FREE_STREAMS = 1024 };
-
 #define BIT(state) (1u << STREAM_##state)
 /* From each state, those that may follow. */
 static const unsigned moves[STREAM_STATE_COUNT] = {
@@ -111,12 +109,10 @@ stream_new(struct conn *conn, struct buf *in)
 {
     struct proxy *proxy = conn->proxy;
     struct stream *stream;
-    if (!link_is_empty(&proxy->free_streams)) {
-        stream = LINK_OF(proxy->free_streams.next, struct stream, link);
-        link_remove(&stream->link);
-        proxy->free_stream_count--;
+    if (proxy->free_stream_count > 0) {
+        stream = proxy->free_streams[--proxy->free_stream_count];
     } else {
-        stream = malloc(sizeof *stream);
+        stream = calloc(1, sizeof *stream);
         if (stream == NULL) return NULL;
         arena_init(&stream->arena, ARENA_STREAM);
     }
@@ -145,10 +141,9 @@ stream_new(struct conn *conn, struct buf *in)
 void
 stream_rest_free(struct proxy *proxy, struct stream *stream)
 {
-    if (proxy->free_stream_count < FREE_STREAMS) {
+    if (proxy->free_stream_count < KEEP_STREAMS) {
         arena_reset(&stream->arena);
-        link_push(&proxy->free_streams, &stream->link);
-        proxy->free_stream_count++;
+        proxy->free_streams[proxy->free_stream_count++] = stream;
     } else {
         arena_fini(&stream->arena);
         free(stream);

@@ -180,6 +180,7 @@ on_upstream_read(evutil_socket_t fd, short what, void *context)
     struct proxy *proxy = upstream->proxy;
     (void)fd;
     (void)what;
+    if (upstream->stream != NULL) PREFETCH(upstream->stream, offsetof(struct stream, up) + 128);
     proxy_enter(proxy);
     switch (upstream->state) {
     case UPSTREAM_IDLE:

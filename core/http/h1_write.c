@@ -16,7 +16,7 @@ struct pen {
     bool full;
 };
 
-static void
+static inline void
 put(struct pen *pen, struct slice s)
 {
     if ((size_t)(pen->end - pen->at) < s.len) {

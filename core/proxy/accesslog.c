@@ -1,7 +1,11 @@
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "core/base/clock.h"
 #include "core/proxy/proxy_internal.h"
 
-enum { LINE_MAX = 8192, VALUE_MAX = 1024, ESCAPE_MAX = 6 };
+enum { LINE_MAX = 8192, VALUE_MAX = 1024, ESCAPE_MAX = 6, STEP = 16 };
 
 static_assert(LINE_MAX >= (VALUE_MAX + 256) * ESCAPE_MAX / 2 + 1024,
     "a line of long values fits, or is cut whole field by field");
@@ -12,35 +16,22 @@ struct line {
     bool is_json;
 };
 
-/* What stands before a value, in both forms. Both are known when this is compiled, and so is their length
- * where it is copied. */
-#define STRING(name) SLICE_LIT(",\"" name "\":\""), SLICE_LIT(" " name "=\"")
-#define NUMBER(name) SLICE_LIT(",\"" name "\":"), SLICE_LIT(" " name "=")
+/* What stands before a value, in both forms, each copied as STEP bytes. */
+struct label {
+    char text[2][STEP]; /* logfmt, JSON */
+    uint8_t len[2];
+};
+#define LABEL(logfmt, json) (&(const struct label){{logfmt, json}, {sizeof(logfmt) - 1, sizeof(json) - 1}})
+#define STRING(name)        LABEL(" " name "=\"", ",\"" name "\":\"")
+#define NUMBER(name)        LABEL(" " name "=", ",\"" name "\":")
 
 static inline bool
-begin_field(struct line *line, struct slice json, struct slice logfmt, size_t value_max)
+begin_field(struct line *line, const struct label *label, size_t value_max)
 {
-    if ((size_t)(line->end - line->at) < json.len + value_max) return false; /* the longer of the two */
-    if (line->is_json) {
-        memcpy(line->at, json.at, json.len);
-        line->at += json.len;
-    } else {
-        memcpy(line->at, logfmt.at, logfmt.len);
-        line->at += logfmt.len;
-    }
+    if ((size_t)(line->end - line->at) < STEP + value_max) return false;
+    memcpy(line->at, label->text[line->is_json], STEP);
+    line->at += label->len[line->is_json];
     return true;
-}
-
-/* Not zero where one of eight bytes is no plain ASCII, a quote or a backslash. */
-static uint64_t
-word_needs_escape(uint64_t word)
-{
-    const uint64_t ones = 0x0101010101010101u;
-    uint64_t quote = word ^ ones * '"', backslash = word ^ ones * '\\';
-    uint64_t found = (quote - ones) & ~quote;
-    found |= (backslash - ones) & ~backslash;
-    found |= (word - ones * 0x20) | (word + ones) | word; /* below blank; DEL; above ASCII */
-    return found & ones * 0x80;
 }
 
 /* Bytes of peers: everything but plain ASCII is escaped, so that no line can hold another. */
@@ -63,37 +54,75 @@ put_escaped(char *out, struct slice value, bool is_json)
     return out;
 }
 
-/* Copies what needs no escape: all of `value` (at least 4 bytes), or nothing. */
-static inline bool
-put_plain(char *out, struct slice value)
+#ifdef __SSE2__
+/* A bit for each of 16 bytes that is no plain ASCII, a quote or a backslash. */
+static inline unsigned
+needs_escape(__m128i v)
 {
-    const char *at = value.at, *last;
-    uint64_t word, found = 0;
-    if (value.len < 8) {
-        uint32_t head, tail;
-        memcpy(&head, at, 4);
-        memcpy(&tail, at + value.len - 4, 4);
-        memcpy(out, &head, 4);
-        memcpy(out + value.len - 4, &tail, 4);
-        return word_needs_escape((uint64_t)head << 32 | tail) == 0;
-    }
-    for (last = at + value.len - 8; at < last; at += 8, out += 8) {
-        memcpy(&word, at, 8);
-        memcpy(out, &word, 8);
-        found |= word_needs_escape(word);
-    }
-    memcpy(&word, last, 8); /* overlaps */
-    memcpy(out - (at - last), &word, 8);
-    return (found | word_needs_escape(word)) == 0;
+    __m128i odd = _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
+    odd = _mm_or_si128(odd, _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)));
+    odd = _mm_or_si128(odd, _mm_cmplt_epi8(v, _mm_set1_epi8(' '))); /* signed: what is above ASCII, too */
+    return (unsigned)_mm_movemask_epi8(odd);
+}
+
+static inline __m128i
+load(const char *at)
+{
+    return _mm_loadu_si128((const __m128i *)(const void *)at);
 }
 
 static inline void
-put_string(struct line *line, struct slice json, struct slice logfmt, struct slice value)
+store(char *to, __m128i v)
+{
+    _mm_storeu_si128((__m128i *)(void *)to, v);
+}
+
+/* Copies `value` (not empty) where none of it needs an escape; else what it wrote is to be written over.
+ * Short ones are put together in a register; the last step of longer ones overlaps the one before. */
+static inline bool
+put_plain(char *out, struct slice value)
+{
+    const char *at = value.at, *last = at + value.len - 16;
+    unsigned found = 0;
+    if (value.len < 16) {
+        char whole[16] = "                ";
+        if (value.len >= 8) {
+            memcpy(whole, at, 8);
+            memcpy(whole + value.len - 8, at + value.len - 8, 8);
+        } else if (value.len >= 4) {
+            memcpy(whole, at, 4);
+            memcpy(whole + value.len - 4, at + value.len - 4, 4);
+        } else {
+            whole[0] = at[0];
+            whole[value.len / 2] = at[value.len / 2];
+            whole[value.len - 1] = at[value.len - 1];
+        }
+        store(out, load(whole));
+        return needs_escape(load(whole)) == 0;
+    }
+    for (; at < last; at += 16, out += 16) {
+        found |= needs_escape(load(at));
+        store(out, load(at));
+    }
+    store(out - (at - last), load(last));
+    return (found | needs_escape(load(last))) == 0;
+}
+#else
+static inline bool
+put_plain(char *out, struct slice value)
+{
+    (void)out, (void)value;
+    return false;
+}
+#endif
+
+static void
+put_string(struct line *line, const struct label *label, struct slice value)
 {
     if (value.len == 0) value = SLICE_LIT("-");
     if (value.len > VALUE_MAX) value.len = VALUE_MAX;
-    if (!begin_field(line, json, logfmt, value.len * ESCAPE_MAX + 2)) return;
-    if (LIKELY(value.len >= 4) && LIKELY(put_plain(line->at, value)))
+    if (!begin_field(line, label, value.len * ESCAPE_MAX + STEP)) return;
+    if (LIKELY(put_plain(line->at, value)))
         line->at += value.len;
     else
         line->at = put_escaped(line->at, value, line->is_json);
@@ -113,22 +142,24 @@ put_time(struct line *line, struct proxy *proxy)
     proxy->log_time[20] = (char)('0' + ms / 100);
     proxy->log_time[21] = (char)('0' + ms / 10 % 10);
     proxy->log_time[22] = (char)('0' + ms % 10);
-    if (!begin_field(line, SLICE_LIT("{\"time\":\""), SLICE_LIT("time=\""), 26)) return;
+    if (!begin_field(line, LABEL("time=\"", "{\"time\":\""), 26)) return;
     memcpy(line->at, proxy->log_time, 24);
     line->at[24] = '"';
     line->at += 25;
 }
 
-static inline void
-put_number(struct line *line, struct slice json, struct slice logfmt, uint64_t number)
+static void
+put_number(struct line *line, const struct label *label, uint64_t number)
 {
-    char digits[20], *at = digits + sizeof digits;
-    if (!begin_field(line, json, logfmt, sizeof digits)) return;
+    enum { DIGITS = 20 };
+    char digits[2 * DIGITS], *at = digits + DIGITS; /* the second half is copied, not looked at */
+    if (!begin_field(line, label, DIGITS)) return;
+    memset(at, ' ', DIGITS);
     do {
         *--at = (char)('0' + number % 10);
     } while ((number /= 10) != 0);
-    memcpy(line->at, at, (size_t)(digits + sizeof digits - at));
-    line->at += digits + sizeof digits - at;
+    memcpy(line->at, at, DIGITS);
+    line->at += digits + DIGITS - at;
 }
 
 void

@@ -77,28 +77,43 @@ store(char *to, __m128i v)
     _mm_storeu_si128((__m128i *)(void *)to, v);
 }
 
-/* Copies `value` (not empty) where none of it needs an escape; else what it wrote is to be written over.
- * Short ones are put together in a register; the last step of longer ones overlaps the one before. */
+static inline bool
+put_short(char *out, struct slice value) /* of 1 to 7 bytes */
+{
+    const uint64_t blanks = 0x2020202020202020u;
+    uint32_t head, tail;
+    if (value.len >= 4) {
+        memcpy(&head, value.at, 4);
+        memcpy(&tail, value.at + value.len - 4, 4);
+        memcpy(out, &head, 4);
+        memcpy(out + value.len - 4, &tail, 4);
+    } else {
+        out[0] = value.at[0];
+        out[value.len / 2] = value.at[value.len / 2];
+        out[value.len - 1] = value.at[value.len - 1];
+        head = (uint32_t)(blanks & 0xffffff00u) | (uint8_t)value.at[0];
+        tail =
+            (uint32_t)(uint8_t)value.at[value.len / 2] << 8 | (uint8_t)value.at[value.len - 1] | 0x20200000u;
+    }
+    return needs_escape(_mm_set_epi64x((int64_t)blanks, (int64_t)((uint64_t)tail << 32 | head))) == 0;
+}
+
+/* Copies `value` (not empty) where none of it needs an escape; else what it wrote is to be written over. The
+ * last step overlaps the one before. What was stored in parts is never loaded as a whole: the processor would
+ * wait. */
 static inline bool
 put_plain(char *out, struct slice value)
 {
     const char *at = value.at, *last = at + value.len - 16;
     unsigned found = 0;
+    if (value.len < 8) return put_short(out, value);
     if (value.len < 16) {
-        char whole[16] = "                ";
-        if (value.len >= 8) {
-            memcpy(whole, at, 8);
-            memcpy(whole + value.len - 8, at + value.len - 8, 8);
-        } else if (value.len >= 4) {
-            memcpy(whole, at, 4);
-            memcpy(whole + value.len - 4, at + value.len - 4, 4);
-        } else {
-            whole[0] = at[0];
-            whole[value.len / 2] = at[value.len / 2];
-            whole[value.len - 1] = at[value.len - 1];
-        }
-        store(out, load(whole));
-        return needs_escape(load(whole)) == 0;
+        uint64_t head, tail;
+        memcpy(&head, at, 8);
+        memcpy(&tail, at + value.len - 8, 8);
+        memcpy(out, &head, 8);
+        memcpy(out + value.len - 8, &tail, 8);
+        return needs_escape(_mm_set_epi64x((int64_t)tail, (int64_t)head)) == 0;
     }
     for (; at < last; at += 16, out += 16) {
         found |= needs_escape(load(at));
@@ -151,15 +166,14 @@ put_time(struct line *line, struct proxy *proxy)
 static void
 put_number(struct line *line, const struct label *label, uint64_t number)
 {
-    enum { DIGITS = 20 };
-    char digits[2 * DIGITS], *at = digits + DIGITS; /* the second half is copied, not looked at */
-    if (!begin_field(line, label, DIGITS)) return;
-    memset(at, ' ', DIGITS);
+    size_t digits = 1;
+    if (!begin_field(line, label, 20)) return;
+    for (uint64_t bound = 10; digits < 20 && number >= bound; bound *= 10) /* 10^20 is never asked for */
+        digits++;
+    char *at = line->at += digits;
     do {
         *--at = (char)('0' + number % 10);
     } while ((number /= 10) != 0);
-    memcpy(line->at, at, DIGITS);
-    line->at += digits + DIGITS - at;
 }
 
 void

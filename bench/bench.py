@@ -85,7 +85,7 @@ def choose_cores(o, parser):
     except (ValueError, OSError):  # not root: what the hard limit gives
         o.nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (o.nofile, o.nofile))
-    room = (o.nofile - 200) // 2  # the floor holds two for each client
+    room = (o.nofile - 600) // 2  # the floor holds two for each client, and fluxgate keeps as many free
     if o.idle > room:
         print(f"note: open files are limited to {o.nofile}, so {room} idle connections instead of {o.idle}")
         o.idle = room

@@ -31,7 +31,11 @@ SCENARIOS = {
     "upload64": (64, "/64", 16384, [], True, None, "64 connections, 16 KiB uploads"),
     "upload512": (512, "/64", 16384, [], False, None, "512 connections, 16 KiB uploads"),
     "close64": (64, "/64", 0, ["Connection: close"], True, None, "64 clients, a connection for each request"),
+    "filter64": (64, "/64", 0, ["User-Agent: bench"], True, None,
+                 "64 connections, 64 B: a filter that does nothing, and one that reads two headers and sets one"),
 }
+# Scenarios with competitors of their own: the same program with and without.
+KINDS_OF = {"filter64": ["floor", "fluxgate", "fluxgate-empty", "fluxgate-filter", "nginx-lua", "nginx-lua-filter"]}
 IDLE = "idle"
 COLUMNS = ["scenario", "round", "peer", "requests", "seconds", "cpu_us", "user_us", "system_us", "control_us",
            "ratio", "rps", "p50_us", "p99_us", "busy", "rss_bytes", "pss_bytes", "errors"]
@@ -91,9 +95,15 @@ def choose_cores(o, parser):
         o.idle = room
 
 
+def kinds(o, scenario):
+    """Who takes part: of a scenario's own kinds those whose program was chosen and is there."""
+    own = KINDS_OF.get(scenario, o.kinds)
+    return [k for k in own if k.removesuffix("-filter").removesuffix("-empty") in o.kinds]
+
+
 def is_worker(kind, pid, root):
     name = measure.comm(pid)
-    return name.startswith("fg-worker") if kind == "fluxgate" else pid != root or kind in ("floor", "haproxy")
+    return name.startswith("fg-worker") if kind.startswith("fluxgate") else pid != root or kind in ("floor", "haproxy")
 
 
 def load(o, peer, scenario):
@@ -163,7 +173,7 @@ def run_scenario(o, scenario, folder, backends):
     """All rounds of one scenario, competitors started for it and stopped after it; its lines of figures."""
     rows, running = [], []
     try:
-        for kind in o.kinds:
+        for kind in kinds(o, scenario):
             peer = peers.Peer(kind, o, tempfile.mkdtemp(prefix=scenario, dir=folder), backends)
             running.append(peer)
             peer.start()
@@ -209,16 +219,16 @@ def print_scenario(scenario, rows):
     *_, budget, title = SCENARIOS[scenario]
     table = medians(rows)
     print(f"\n{scenario}: {title}" + (f"; fluxgate's budget is {budget:.2f} x the floor" if budget else ""))
-    print(f"  {'':11}{'CPU us':>9}{'user':>9}{'system':>9}{'x floor':>9}{'(range)':>13}{'req/s':>9}{'p50 ms':>8}"
+    print(f"  {'':17}{'CPU us':>9}{'user':>9}{'system':>9}{'x floor':>9}{'(range)':>13}{'req/s':>9}{'p50 ms':>8}"
           f"{'p99 ms':>8}{'busy':>6}{'RSS MiB':>9}{'PSS MiB':>9}{'errors':>7}")
-    for peer in sorted(table, key=KINDS.index):
+    for peer in [k for k in KINDS_OF.get(scenario, KINDS) if k in table]:
         m = table[peer]
         spread = f"{m['ratio_low']:.2f}-{m['ratio_high']:.2f}"
-        print(f"  {peer:11}{m['cpu_us']:9.2f}{m['user_us']:9.2f}{m['system_us']:9.2f}{m['ratio']:9.2f}{spread:>13}"
+        print(f"  {peer:17}{m['cpu_us']:9.2f}{m['user_us']:9.2f}{m['system_us']:9.2f}{m['ratio']:9.2f}{spread:>13}"
               f"{m['rps']:9.0f}{m['p50_us'] / 1e3:8.2f}{m['p99_us'] / 1e3:8.2f}{m['busy'] * 100:5.0f}%"
               f"{m['rss_bytes'] / 2**20:9.1f}{m['pss_bytes'] / 2**20:9.1f}{m['errors']:7.0f}")
         if peer == "fluxgate":
-            print(f"  {'':11}{m['control_us']:9.2f} of it in control and supervisor")
+            print(f"  {'':17}{m['control_us']:9.2f} of it in control and supervisor")
     sys.stdout.flush()
     return {peer: {**m, "scenario": scenario, "peer": peer} for peer, m in table.items()}
 

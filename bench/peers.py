@@ -28,6 +28,7 @@ http {{
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         location / {{
+            {filter}
             proxy_pass http://backends; proxy_http_version 1.1; proxy_set_header Connection "";
             proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr;
             proxy_request_buffering off; proxy_max_temp_file_size 0;
@@ -44,6 +45,12 @@ NGINX_LUA_UPSTREAM = """server 127.0.0.1:1;
             if not ok then ngx.log(ngx.ERR, err) end
         }}"""
 NGINX_LUA_INIT = 'init_by_lua_block {{ state = {{ turn = 0, balancer = require "ngx.balancer", ports = {{ {ports} }} }} }}'
+
+NGINX_LUA_FILTER = """header_filter_by_lua_block {
+                local agent = ngx.var.http_user_agent or "-"
+                local kind = ngx.header.content_type or "-"
+                ngx.header["X-Bench"] = agent == kind and "same" or "other"
+            }"""
 
 HAPROXY = """global
     nbthread 1
@@ -69,7 +76,7 @@ backend backends
 
 FLUXGATE = """listeners: [ {{ address: "127.0.0.1:{port}" }} ]
 workers: 1
-routes: [ {{ match: {{ path_prefix: / }}, service: web }} ]
+routes: [ {{ match: {{ path_prefix: / }}, service: web{filters} }} ]
 services:
   web:
     endpoints: [ {endpoints} ]
@@ -78,6 +85,26 @@ admin: {{ address: "127.0.0.1:{admin}" }}
 limits: {{ pool_per_endpoint: 1024 }}
 timeouts: {{ keepalive: 600s }}
 log: {{ level: warn, access: {dir}/access.log }}
+"""
+
+
+# Plug-ins of the filter scenario: one that does nothing, and one that reads two headers and sets one, as NGINX_LUA_FILTER.
+FILTER_EMPTY = """local F = { name = "empty", api = 1 }
+F.__index = F
+function F.new() return setmetatable({}, F) end
+function F:on_request() end
+function F:on_response() end
+return F
+"""
+FILTER = """local F = { name = "headers_3", api = 1 }
+F.__index = F
+function F.new() return setmetatable({}, F) end
+function F:on_response(request, response)
+    local agent = request:header("user-agent") or "-"
+    local kind = response:header("content-type") or "-"
+    response:set_header("X-Bench", agent == kind and "same" or "other")
+end
+return F
 """
 
 
@@ -103,6 +130,7 @@ def nginx_module(name):
 def missing(kind):
     """What a competitor lacks, as a sentence with its remedy; None where it can run."""
     gone = None
+    kind = kind.removesuffix("-filter")
     if kind in ("nginx", "nginx-lua") and not find("nginx"):
         gone = "no nginx"
     elif kind == "nginx-lua" and not (nginx_module("ngx_http_lua_module.so") and nginx_module("ndk_http_module.so")):
@@ -163,14 +191,21 @@ class Peer:
     def command_floor(self):
         return [self.options.floor, str(self.port), *map(str, self.backends)]
 
-    def command_fluxgate(self):
+    def command_fluxgate(self, source=None):
         ends = ", ".join(f'"127.0.0.1:{p}"' for p in self.backends)
-        text = FLUXGATE.format(port=self.port, admin=self.admin, endpoints=ends, dir=self.dir)
+        filters = f", filters: [ {write(f'{self.dir}/filter.lua', source)} ]" if source else ""
+        text = FLUXGATE.format(port=self.port, admin=self.admin, endpoints=ends, dir=self.dir, filters=filters)
         return [self.options.fluxgate, "run", "-c", write(f"{self.dir}/fluxgate.yaml", text)]
 
-    def nginx(self, lua, upstream, modules):
+    def command_fluxgate_empty(self):
+        return self.command_fluxgate(FILTER_EMPTY)
+
+    def command_fluxgate_filter(self):
+        return self.command_fluxgate(FILTER)
+
+    def nginx(self, lua, upstream, modules, filter_=""):
         access = f"{self.dir}/access.log combined buffer=64k" if self.options.peer_logs else "off"
-        text = NGINX.format(port=self.port, dir=self.dir, lua=lua, upstream=upstream, access=access, modules=modules,
+        text = NGINX.format(port=self.port, dir=self.dir, lua=lua, upstream=upstream, access=access, modules=modules, filter=filter_,
                             nofile=self.options.nofile, connections=min(30000, self.options.nofile - 64),
                             user="user root;" if os.geteuid() == 0 else "")
         return [find("nginx"), "-p", self.dir, "-e", f"{self.dir}/error.log",
@@ -179,11 +214,14 @@ class Peer:
     def command_nginx(self):
         return self.nginx("", " ".join(f"server 127.0.0.1:{p};" for p in self.backends), "")
 
-    def command_nginx_lua(self):
+    def command_nginx_lua_filter(self):
+        return self.command_nginx_lua(NGINX_LUA_FILTER)
+
+    def command_nginx_lua(self, filter_=""):
         modules = "\n".join(f"load_module {nginx_module(m)};" for m in ("ndk_http_module.so", "ngx_http_lua_module.so"))
         ports = ", ".join(map(str, self.backends))
         return self.nginx(NGINX_LUA + "\n    " + NGINX_LUA_INIT.format(ports=ports),
-                          NGINX_LUA_UPSTREAM.format(), modules)
+                          NGINX_LUA_UPSTREAM.format(), modules, filter_)
 
     def command_haproxy(self):
         servers = "\n".join(f"    server s{i} 127.0.0.1:{p}" for i, p in enumerate(self.backends))

@@ -56,7 +56,10 @@ respond_went(struct stream *stream, enum filter_verdict verdict)
     const struct filter_answer *given = filtering->response.answer;
     const struct filter_request *request = &filtering->request;
     switch (verdict) {
-    case FILTER_WAIT: filtering_wait(stream); return;
+    case FILTER_WAIT: /* only now: filters that do not wait cost no epoll_ctl(2) */
+        if (stream->upstream != NULL) upstream_want_read(stream->upstream, false);
+        filtering_wait(stream);
+        return;
     case FILTER_FAILED:
         reply_reason(stream,
             request->failure.reason == REASON_NONE ? REASON_FILTER_ERROR : request->failure.reason,
@@ -105,7 +108,6 @@ respond_to_endpoint(struct stream *stream)
 {
     struct filtering *filtering = stream->filtering;
     struct h1_head *head = &stream->response.head;
-    upstream_want_read(stream->upstream, false);
     filtering_restore_ctx(stream);
     if (head->status != 204 && head->status != 101) forward_show_length(&head->headers);
     filtering->answer = NULL;

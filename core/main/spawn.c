@@ -1,12 +1,14 @@
 #include "core/main/supervisor_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/base/clock.h"
@@ -18,10 +20,11 @@ enum {
     QUICK_DEATH_US = 1000000,
     BACKOFF_FIRST_US = 50000,
     BACKOFF_MAX_US = 5000000,
-    WORKER_STALE_US = 1000000,   /* DESIGN.md section 6 */
-    WORKER_HELP_US = 250000,     /* five heartbeats missed: a sibling accepts for it meanwhile */
-    CONTROL_STALE_US = 5000000,  /* a policy's own budget is far below */
-    REGISTRY_STALE_US = 20000000 /* one slow fsync is no reason */
+    WORKER_STALE_US = 1000000,    /* DESIGN.md section 6 */
+    WORKER_HELP_US = 250000,      /* five heartbeats missed: a sibling accepts for it meanwhile */
+    CONTROL_STALE_US = 5000000,   /* a policy's own budget is far below */
+    REGISTRY_STALE_US = 20000000, /* one slow fsync is no reason */
+    STARVED_LIMITS = 10           /* so many times longer for what gets no CPU to show a sign of life with */
 };
 
 static const char *const role_names[] = {"control", "registry", "worker"};
@@ -306,6 +309,48 @@ process_reap(struct supervisor *sv)
     }
 }
 
+static uint64_t
+cpu_us(pid_t pid)
+{
+    clockid_t clock;
+    struct timespec used;
+    if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &used) == -1) return 0;
+    return (uint64_t)used.tv_sec * 1000000 + (uint64_t)used.tv_nsec / 1000;
+}
+
+/* Its main thread has work and waits for a CPU, or has one: "PID (NAME) R …" in proc(5). */
+static bool
+is_runnable(pid_t pid)
+{
+    char path[32], text[128];
+    (void)snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd == -1) return false;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0) return false;
+    text[n] = '\0';
+    const char *name_end = strrchr(text, ')');
+    return name_end != NULL && strncmp(name_end, ") R", 3) == 0;
+}
+
+/* A new sign of life, `sign_us`: what the process uses of a CPU is counted from here. */
+static void
+note_sign(struct process *process, uint64_t sign_us)
+{
+    if (process->sign_us == sign_us) return;
+    process->sign_us = sign_us;
+    process->sign_cpu_us = cpu_us(process->pid);
+}
+
+/* Had it had the machine to itself, it would not be late yet. */
+static bool
+is_starved(const struct process *process, uint64_t age_us, uint64_t limit_us)
+{
+    return age_us < STARVED_LIMITS * limit_us && is_runnable(process->pid) &&
+           cpu_us(process->pid) - process->sign_cpu_us < limit_us / 2;
+}
+
 static void
 end_stale(struct process *process, const char *why, uint64_t age_us, const char *script)
 {
@@ -352,14 +397,15 @@ watch_worker(struct supervisor *sv, struct process *process, uint64_t now)
     }
     if (beat < process->alive_us) beat = process->alive_us; /* also: not judged by its predecessor's beat */
     if (now > beat && now - beat > WORKER_HELP_US) help_worker(sv, process, now);
+    note_sign(process, entered != 0 ? entered : beat);
     if (entered != 0 && entered >= process->started_us) { /* what it stands in; its beat is older than that */
         if (entered < process->alive_us) entered = process->alive_us;
-        if (now < entered || now - entered < limit) return;
+        if (now < entered || now - entered < limit || is_starved(process, now - entered, limit)) return;
         const char *script =
             shm_name_text(sv->shm, atomic_load_explicit(&block->script, memory_order_relaxed));
         if (clock_patience() != 0) atomic_fetch_add(&shm_totals(sv->shm)->script_runaways, 1);
         end_stale(process, "a script does not return", now - entered, script);
-    } else if (now > beat && now - beat > limit) {
+    } else if (now > beat && now - beat > limit && !is_starved(process, now - beat, limit)) {
         end_stale(process, "no heartbeat", now - beat, "");
     }
 }
@@ -379,9 +425,12 @@ process_watchdog(struct supervisor *sv)
     for (struct process *p = process_next(sv, NULL); p != NULL; p = process_next(sv, p)) {
         if (p->pid == 0 || p->killed) continue;
         uint64_t limit = (p->role == ROLE_CONTROL ? CONTROL_STALE_US : REGISTRY_STALE_US) * clock_patience();
-        if (p->role == ROLE_WORKER)
+        if (p->role == ROLE_WORKER) {
             watch_worker(sv, p, now);
-        else if (now > p->alive_us && now - p->alive_us > limit)
+            continue;
+        }
+        note_sign(p, p->alive_us);
+        if (now > p->alive_us && now - p->alive_us > limit && !is_starved(p, now - p->alive_us, limit))
             end_stale(p, "no sign of life", now - p->alive_us, "");
     }
 }

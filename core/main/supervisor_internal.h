@@ -23,9 +23,10 @@ struct process {
     pid_t pid;
     int channel;
     uint64_t started_us, start_after_us, alive_us, helped_us;
-    unsigned quick_deaths; /* in a row, each within a second of its start: sets the back-off */
-    uint32_t sent, using;  /* generation last sent, and last reported in use */
-    bool ready, killed;    /* killed: by the watchdog, its end is on the way */
+    uint64_t sign_us, sign_cpu_us; /* its last sign of life, and the CPU time that it had used by then */
+    unsigned quick_deaths;         /* in a row, each within a second of its start: sets the back-off */
+    uint32_t sent, using;          /* generation last sent, and last reported in use */
+    bool ready, killed;            /* killed: by the watchdog, its end is on the way */
 };
 
 /* A bound address: one socket a worker (listeners), or one (admin, registry). Kept for successors. */

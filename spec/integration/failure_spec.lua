@@ -189,6 +189,34 @@ return Bad
         assert.is_true(gateway:metric("fluxgate_script_quarantines_total") > 0)
     end)
 
+    it("a worker that gets no CPU is not taken for one that is stuck", function()
+        local path = support.file("busy.lua", [[
+local Busy = { name = "busy", api = 1 }
+Busy.__index = Busy
+function Busy.new() return setmetatable({}, Busy) end
+function Busy:pick(request, backends)
+    local start = os.clock() -- CPU time
+    while request.path == "/busy" and os.clock() - start < 0.03 do end
+    return backends[1]
+end
+return Busy
+]])
+        local gateway = support.gateway { config = config(list, "    strategy: " .. path .. "\n"), workers = 1 }
+        local pid = gateway:worker_pids()[1]
+        support.command("renice", "-n", "19", "-p", pid)
+        local cpu = support.command("taskset", "-cp", pid):match("(%d+)%D*$")
+        support.command("taskset", "-cp", cpu, pid)
+        local hogs = {}
+        for i = 1, 2 do
+            hogs[i] = support.run { name = "hog", argv = { "taskset", "-c", cpu, "luajit", "-e", "while true do end" } }
+        end
+        local status = support.curl("--max-time", "30", gateway:url("/busy"))
+        for _, hog in ipairs(hogs) do hog:kill(hog.pid, "KILL") end
+        assert.equal(200, status)
+        assert.same({}, gateway:events("child is stuck, it is killed"))
+        assert.equal(pid, gateway:worker_pids()[1])
+    end)
+
     it("a strategy that never returns costs its worker alone", function()
         local path = support.file("loop.lua", [[
 local Loop = { name = "loop", api = 1 }

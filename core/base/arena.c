@@ -42,17 +42,6 @@ arena_init(struct arena *arena, size_t chunk_bytes)
     *arena = (struct arena){.chunk_bytes = chunk_bytes};
 }
 
-void
-arena_lend(struct arena *arena, void *memory, size_t bytes)
-{
-    struct arena_chunk *chunk = memory;
-    *chunk = (struct arena_chunk){.next = NULL, .bytes = bytes - sizeof *chunk};
-    arena->chunks = arena->lent = chunk;
-    arena->total_bytes = chunk->bytes;
-    arena->at = chunk->payload;
-    arena->end = chunk->payload + chunk->bytes;
-}
-
 void *
 arena_alloc(struct arena *arena, size_t bytes)
 {
@@ -115,7 +104,7 @@ chunk_free(struct arena *arena, struct arena_chunk *chunk)
 {
     if (UNLIKELY(poison_is_on())) memset(chunk->payload, POISON_BYTE, chunk->bytes);
     arena->total_bytes -= chunk->bytes;
-    if (chunk != arena->lent) free(chunk);
+    free(chunk);
 }
 
 void
@@ -125,8 +114,7 @@ arena_reset(struct arena *arena)
     struct arena_chunk *kept = NULL;
     for (struct arena_chunk *chunk = arena->chunks, *next; chunk != NULL; chunk = next) {
         next = chunk->next;
-        bool is_kept = arena->lent != NULL ? chunk == arena->lent : kept == NULL && chunk->bytes == usual;
-        if (is_kept) {
+        if (kept == NULL && chunk->bytes == usual) {
             kept = chunk;
         } else {
             chunk_free(arena, chunk);

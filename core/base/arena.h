@@ -15,13 +15,9 @@ struct arena {
     char *at, *end;             /* free part of the newest chunk */
     size_t chunk_bytes;         /* size of an ordinary chunk; 0 means 4096 */
     size_t total_bytes;         /* all chunks together: what a limit is compared with */
-    struct arena_chunk *lent;   /* the owner's memory, never freed here; NULL */
 };
 
 void arena_init(struct arena *arena, size_t chunk_bytes);
-/* A fresh arena's first chunk is [memory, memory + bytes), the owner's, who outlives it: aligned for 16, more
- * than 64 bytes. arena_reset keeps this one, arena_fini leaves it alone. */
-void arena_lend(struct arena *arena, void *memory, size_t bytes);
 
 /* 16-byte aligned, not zeroed, valid until arena_reset/arena_fini. NULL only where malloc fails. A request
  * larger than a chunk gets one of its own. Hot: touches malloc only when a chunk is full. */

@@ -2,20 +2,6 @@
 
 #include "core/proxy/proxy_internal.h"
 
-static struct buf *
-buf_new(struct buf_pool *pool, size_t bytes)
-{
-    struct buf *buf = NULL;
-    if (bytes > UINT32_MAX / 2) return NULL;
-    if (bytes == BUF_SMALL - sizeof *buf && pool->slab_count < KEEP_SMALL) {
-        buf = slab_take(pool->slab, sizeof *buf + bytes);
-        pool->slab_count += buf != NULL;
-    }
-    if (buf == NULL) buf = malloc(sizeof *buf + bytes);
-    if (buf != NULL) buf->cap = (uint32_t)bytes;
-    return buf;
-}
-
 struct buf *
 buf_take(struct buf_pool *pool, size_t bytes)
 {
@@ -27,8 +13,10 @@ buf_take(struct buf_pool *pool, size_t bytes)
         bytes = BUF_LARGE - sizeof *buf;
         if (pool->large_count > 0) buf = pool->large[--pool->large_count];
     }
-    if (buf == NULL) buf = buf_new(pool, bytes);
-    if (buf == NULL) return NULL;
+    if (buf == NULL) {
+        if (bytes > UINT32_MAX / 2 || (buf = malloc(sizeof *buf + bytes)) == NULL) return NULL;
+        buf->cap = (uint32_t)bytes;
+    }
     buf->at = buf->end = 0;
     return buf;
 }
@@ -39,12 +27,9 @@ buf_give(struct buf_pool *pool, struct buf **given)
     struct buf *buf = *given;
     *given = NULL;
     if (buf == NULL) return;
-    bool is_small = buf->cap == BUF_SMALL - sizeof *buf, is_large = buf->cap == BUF_LARGE - sizeof *buf;
-    /* Where the slab gives some, there is a place for each of those, and none for others. */
-    bool is_kept = slab_owns(pool->slab, buf) || pool->slab_count == 0;
-    if (is_small && is_kept && pool->small_count < KEEP_SMALL)
+    if (buf->cap == BUF_SMALL - sizeof *buf && pool->small_count < KEEP_SMALL)
         pool->small[pool->small_count++] = buf;
-    else if (is_large && pool->large_count < KEEP_LARGE)
+    else if (buf->cap == BUF_LARGE - sizeof *buf && pool->large_count < KEEP_LARGE)
         pool->large[pool->large_count++] = buf;
     else
         free(buf);
@@ -53,10 +38,8 @@ buf_give(struct buf_pool *pool, struct buf **given)
 void
 buf_pool_fini(struct buf_pool *pool)
 {
-    while (pool->small_count > 0) {
-        struct buf *buf = pool->small[--pool->small_count];
-        if (!slab_owns(pool->slab, buf)) free(buf);
-    }
+    while (pool->small_count > 0)
+        free(pool->small[--pool->small_count]);
     while (pool->large_count > 0)
         free(pool->large[--pool->large_count]);
 }

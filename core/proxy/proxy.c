@@ -350,7 +350,6 @@ proxy_new(struct event_base *base, struct shm *shm, unsigned worker, struct stat
     event_assign(&proxy->accept_resume, base, -1, 0, on_accept_resume, proxy);
     queueing_init(proxy);
     outbox_init(proxy);
-    proxy->buffers.slab = &proxy->slab;
     event_assign(&proxy->sweep, base, -1, EV_PERSIST, on_sweep, proxy);
     proxy_enter(proxy);
     proxy->wall_offset_us = clock_wall_us() - proxy->now_us;
@@ -394,10 +393,9 @@ proxy_free(struct proxy *proxy)
     while (proxy->free_stream_count > 0) {
         struct stream *stream = proxy->free_streams[--proxy->free_stream_count];
         arena_fini(&stream->arena);
-        if (!slab_owns(&proxy->slab, stream)) free(stream);
+        free(stream);
     }
     buf_pool_fini(&proxy->buffers);
-    slab_fini(&proxy->slab);
     pipe_pool_fini(&proxy->pipes);
     event_del(&proxy->sweep);
     event_del(&proxy->accept_resume);

@@ -79,19 +79,6 @@ link_remove(struct link *entry)
     link_init(entry);
 }
 
-/* memory that is kept (slab.c) */
-/* Streams and buffers that are never given back, side by side on huge pages where the kernel has them: on
- * pages of 4 KiB each request's memory needs half a dozen address translations, and those of 512 requests
- * were looked up anew each time. */
-struct slab {
-    char *start, *at, *end;
-};
-/* Aligned for a cache line; NULL where the slab is used up: then malloc has some. */
-MUST_CHECK
-void *slab_take(struct slab *slab, size_t bytes);
-bool slab_owns(const struct slab *slab, const void *memory);
-void slab_fini(struct slab *slab); /* with all that was taken */
-
 /* buffers (pool.c) */
 /*  bytes                at                 end             cap
  *    |  done with        |  not yet used    |  free         |     */
@@ -103,8 +90,7 @@ struct buf {
 /* The last given is the first taken. Arrays: a list would read each buffer to find the next. */
 struct buf_pool {
     struct buf *small[KEEP_SMALL], *large[KEEP_LARGE];
-    unsigned small_count, large_count, slab_count; /* of small ones made in the slab: at most KEEP_SMALL */
-    struct slab *slab;
+    unsigned small_count, large_count;
 };
 
 /* Any size: the two pooled ones come from their list. NULL: out of memory. buf_give(NULL) is fine. */
@@ -383,7 +369,7 @@ struct stream {
 
     /* what a new request does not find zeroed */
     struct arena arena;
-    alignas(16) struct relay up, down; /* to the backend, to the client */
+    struct relay up, down; /* to the backend, to the client */
 };
 
 struct listener {
@@ -432,11 +418,10 @@ struct proxy {
     struct endpoint **endpoints; /* by slot */
     uint32_t endpoint_cap;
 
-    struct slab slab;
     struct buf_pool buffers;
     struct pipe_pool pipes;
     struct stream *free_streams[KEEP_STREAMS]; /* the last given is the first taken */
-    unsigned free_stream_count, slab_streams;  /* made in the slab: at most KEEP_STREAMS */
+    unsigned free_stream_count;
 
     struct link outbox; /* streams whose small messages leave when the turn ends */
     unsigned outbox_count;

@@ -104,22 +104,6 @@ stream_arm(struct stream *stream)
 
 /* life */
 
-static struct stream *
-stream_make(struct proxy *proxy)
-{
-    struct stream *stream = NULL;
-    if (proxy->slab_streams < KEEP_STREAMS) stream = slab_take(&proxy->slab, sizeof *stream + ARENA_STREAM);
-    if (stream != NULL) {
-        proxy->slab_streams++;
-        arena_init(&stream->arena, 0);
-        arena_lend(&stream->arena, stream + 1, ARENA_STREAM);
-        return stream;
-    }
-    stream = calloc(1, sizeof *stream);
-    if (stream != NULL) arena_init(&stream->arena, ARENA_STREAM);
-    return stream;
-}
-
 struct stream *
 stream_new(struct conn *conn, struct buf *in)
 {
@@ -127,8 +111,10 @@ stream_new(struct conn *conn, struct buf *in)
     struct stream *stream;
     if (proxy->free_stream_count > 0) {
         stream = proxy->free_streams[--proxy->free_stream_count];
-    } else if ((stream = stream_make(proxy)) == NULL) {
-        return NULL;
+    } else {
+        stream = calloc(1, sizeof *stream);
+        if (stream == NULL) return NULL;
+        arena_init(&stream->arena, ARENA_STREAM);
     }
     memset(stream, 0, offsetof(struct stream, arena));
     const struct config_limits *limits = &proxy->generation->config->limits;
@@ -155,9 +141,7 @@ stream_new(struct conn *conn, struct buf *in)
 void
 stream_rest_free(struct proxy *proxy, struct stream *stream)
 {
-    /* Where the slab gives some, there is a place for each of those, and none for others. */
-    bool is_kept = slab_owns(&proxy->slab, stream) || proxy->slab_streams == 0;
-    if (is_kept && proxy->free_stream_count < KEEP_STREAMS) {
+    if (proxy->free_stream_count < KEEP_STREAMS) {
         arena_reset(&stream->arena);
         proxy->free_streams[proxy->free_stream_count++] = stream;
     } else {

@@ -54,10 +54,57 @@ reply_error(struct serve_call *call, int status, const char *error)
 }
 
 static void
+label(struct strbuf *out, const char *name, const char *value)
+{
+    strbuf_printf(out, "%s=\"", name);
+    for (value = value == NULL ? "" : value; *value != '\0'; value++) {
+        if (*value == '"' || *value == '\\') strbuf_add_char(out, '\\');
+        if (*value == '\n')
+            strbuf_add_text(out, "\\n");
+        else
+            strbuf_add_char(out, *value);
+    }
+    strbuf_add_char(out, '"');
+}
+
+static void
+script_series(struct strbuf *out, const char *name, const struct script_status *row, uint64_t value)
+{
+    strbuf_printf(out, "%s{", name);
+    label(out, "kind", row->kind);
+    strbuf_add_char(out, ',');
+    label(out, "plugin", row->plugin);
+    strbuf_add_char(out, ',');
+    label(out, "service", row->service);
+    strbuf_printf(out, "} %llu\n", (unsigned long long)value);
+}
+
+/* Of plug-ins that ever were in trouble: a configuration may have thousands that never are. */
+static void
+script_metrics(struct admin *admin, struct strbuf *out)
+{
+    struct script_status *rows = admin->script == NULL ? NULL : calloc(SCRIPT_ROWS, sizeof(*rows));
+    size_t count = rows == NULL ? 0 : script_status(admin->script, rows, SCRIPT_ROWS);
+    strbuf_add_text(out, "# HELP fluxgate_plugin_errors_total Errors by plug-in, in all workers.\n"
+                         "# TYPE fluxgate_plugin_errors_total counter\n");
+    for (size_t i = 0; i < count; i++) {
+        if (rows[i].errors != 0) script_series(out, "fluxgate_plugin_errors_total", &rows[i], rows[i].errors);
+    }
+    strbuf_add_text(out, "# HELP fluxgate_plugin_quarantined 1 while some worker keeps the plug-in out.\n"
+                         "# TYPE fluxgate_plugin_quarantined gauge\n");
+    for (size_t i = 0; i < count; i++) {
+        if (rows[i].errors != 0)
+            script_series(out, "fluxgate_plugin_quarantined", &rows[i], rows[i].quarantined_until_us != 0);
+    }
+    free(rows);
+}
+
+static void
 on_metrics(struct admin *admin, struct serve_call *call)
 {
     struct strbuf body = {0};
     stats_expose(admin->env.shm, admin->config == NULL ? 0 : admin->config->workers, &body);
+    script_metrics(admin, &body);
     reply(call, 200, "text/plain; version=0.0.4; charset=utf-8", &body);
 }
 

@@ -7,6 +7,8 @@
 #include "core/base/strbuf.h"
 #include "core/serve/serve.h"
 
+enum { SCRIPT_ROWS = 1024 };
+
 /* A POST /api/v1/reload that waits for its verdict. */
 struct admin_held {
     struct admin *admin;

@@ -6,8 +6,6 @@
 #include "core/metrics/stats.h"
 #include "core/net/listener.h"
 
-enum { SCRIPT_ROWS = 256 };
-
 bool
 admin_endpoint_read(struct admin *admin, uint32_t slot, uint64_t now_us, struct admin_endpoint *endpoint)
 {
@@ -88,6 +86,8 @@ write_scripts(struct admin *admin, struct strbuf *out, uint64_t now_us)
         member(out, "plugin", rows[i].plugin == NULL ? "" : rows[i].plugin);
         strbuf_add_char(out, ',');
         member(out, "service", rows[i].service == NULL ? "" : rows[i].service);
+        strbuf_add_char(out, ',');
+        member(out, "kind", rows[i].kind == NULL ? "" : rows[i].kind);
         strbuf_printf(out, ",\"errors\":%llu,\"quarantined\":%s,", (unsigned long long)rows[i].errors,
             until > now_us ? "true" : "false");
         write_seconds(out, "quarantine_seconds", until > now_us ? until - now_us : 0);

@@ -276,6 +276,7 @@ struct config {
     struct config_cidr *trusted_proxies;
     size_t trusted_proxy_count;
     const char *const *lua_path; /* directories, NULL-terminated, resolved */
+    const char *const *trust;    /* files of plug-ins that have every library, NULL-terminated, resolved */
     const char *const
         *strategies_path;  /* directories searched for plug-in names, resolved; the shipped one last */
     const char *state_dir; /* snapshot of last known endpoints; NULL: none kept */

@@ -401,10 +401,14 @@ static void
 print_paths(struct print *print)
 {
     const struct config *config = print->config;
-    size_t given = print->places->strategies_given, lua = 0;
+    size_t given = print->places->strategies_given, lua = 0, trusted = 0;
     while (config->lua_path[lua] != NULL)
         lua++;
     print_dirs(print, "lua_path", config->lua_path, lua);
+    strbuf_add_char(&print->out, '\n');
+    while (config->trust[trusted] != NULL)
+        trusted++;
+    print_dirs(print, "trust", config->trust, trusted);
     strbuf_add_char(&print->out, '\n');
     print_dirs(print, "strategies_path", config->strategies_path, given);
     strbuf_add_text(&print->out, given == 0 ? " # searched:" : " # then:");

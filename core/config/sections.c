@@ -381,6 +381,21 @@ take_lua_path(struct load *load, const struct node *node, void *target)
     if (dirs != NULL) config->lua_path = dirs;
 }
 
+static void
+take_trust(struct load *load, const struct node *node, void *target)
+{
+    struct config *config = target;
+    size_t count;
+    const char **files = dirs_read(load, node, 0, &count);
+    for (size_t i = 0; files != NULL && i < count; i++) {
+        size_t len = strlen(files[i]);
+        if (len < 5 || strcmp(files[i] + len - 4, ".lua") != 0)
+            refuse(load, node->place, NULL, "trust: expected paths of .lua files, found %s",
+                shown(load, files[i]));
+    }
+    if (files != NULL) config->trust = files;
+}
+
 /* Behind the given ones: `strategies` beside the file, then the shipped ones. A directory that is not there
  * answers no name, so nobody has to ask whether it is. */
 static void
@@ -448,7 +463,7 @@ static const struct key config_keys_table[] = {
     {"services", KEY_OTHER, 0, 0, 0, NULL, NULL}, /* by services_load, once the rest is */
     {"registry", KEY_OTHER, 0, 0, 0, NULL, take_registry}, {"admin", KEY_OTHER, 0, 0, 0, NULL, take_admin},
     {"trusted_proxies", KEY_OTHER, 0, 0, 0, NULL, take_proxies},
-    {"lua_path", KEY_OTHER, 0, 0, 0, NULL, take_lua_path},
+    {"lua_path", KEY_OTHER, 0, 0, 0, NULL, take_lua_path}, {"trust", KEY_OTHER, 0, 0, 0, NULL, take_trust},
     {"strategies_path", KEY_OTHER, 0, 0, 0, NULL, NULL}, /* by sections_load: it has defaults to append */
     {"state", KEY_OTHER, 0, 0, 0, NULL, take_state}, {"zone", KEY_OTHER, 0, 0, 0, NULL, take_zone},
     {"via", KEY_OTHER, 0, 0, 0, NULL, take_via}, {"timeouts", KEY_OTHER, 0, 0, 0, NULL, take_timeouts},
@@ -514,7 +529,7 @@ sections_default(struct load *load)
     config->registry = (struct config_registry){.lease_ttl_us = 30 * s, .poll_interval_us = 10 * s};
     config->registry.listen_http = (struct config_address){.text = ":8081", .host = "", .port = 8081};
     config->registry.listen_grpc = (struct config_address){.text = ":9091", .host = "", .port = 9091};
-    config->lua_path = none;
+    config->lua_path = config->trust = none;
     strategies_path_set(load, NULL);
 }
 

@@ -395,6 +395,7 @@ watch_worker(struct supervisor *sv, struct process *process, uint64_t now)
             end_stale(process, "no first heartbeat", now - process->started_us, "");
         return;
     }
+    if (atomic_load_explicit(&block->draining, memory_order_relaxed) != 0) help_worker(sv, process, now);
     if (beat < process->alive_us) beat = process->alive_us; /* also: not judged by its predecessor's beat */
     if (now > beat && now - beat > WORKER_HELP_US) help_worker(sv, process, now);
     note_sign(process, entered != 0 ? entered : beat);

@@ -14,7 +14,7 @@
 #include "core/script/script.h"
 #include "core/shm/ring.h"
 
-enum { HEARTBEAT_MS = 50, ORPHAN_DRAIN_US = 10000000 };
+enum { HEARTBEAT_MS = 50, ORPHAN_DRAIN_US = 10000000, HAND_OVER_US = 30000000 };
 
 struct worker {
     struct shm *shm;
@@ -24,6 +24,7 @@ struct worker {
     struct event *on_channel, *on_heartbeat;
     struct stats *stats;
     struct proxy *proxy;
+    bool hands_over; /* it drains by itself, and a successor will start */
     int code;
 };
 
@@ -143,6 +144,17 @@ on_channel(evutil_socket_t fd, short what, void *context)
     proxy_drain(worker->proxy, ORPHAN_DRAIN_US, ORPHAN_DRAIN_US, on_drained, worker);
 }
 
+/* Its sockets are the supervisor's too: siblings accept from them until the successor does. */
+static void
+hand_over(struct worker *worker)
+{
+    worker->hands_over = true;
+    log_warnx("many Lua states were dropped: the worker finishes and is replaced",
+        F_UINT("states", script_states_dropped()));
+    atomic_store(&shm_worker(worker->shm, worker->index)->draining, 1);
+    proxy_drain(worker->proxy, HAND_OVER_US, HAND_OVER_US, on_drained, worker);
+}
+
 static void
 on_heartbeat(evutil_socket_t fd, short what, void *context)
 {
@@ -151,6 +163,7 @@ on_heartbeat(evutil_socket_t fd, short what, void *context)
     (void)what;
     atomic_store_explicit(
         &shm_worker(worker->shm, worker->index)->heartbeat_us, clock_now_us(), memory_order_relaxed);
+    if (UNLIKELY(script_states_dropped() >= SCRIPT_STATES_MAX) && !worker->hands_over) hand_over(worker);
 }
 
 static bool

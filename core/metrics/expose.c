@@ -453,6 +453,14 @@ expose_workers(struct scrape *scrape, unsigned workers, uint64_t now_us)
     }
     WORKER_GAUGES(X)
 #undef X
+    stats_family(out, "fluxgate_worker_script_memory_bytes", "gauge", "Memory of a worker's Lua state.");
+    for (unsigned i = 0; i < SHM_WORKERS_MAX; i++) {
+        if (!worker_is_shown(scrape->shm, i, workers)) continue;
+        uint64_t bytes =
+            atomic_load_explicit(&shm_worker(scrape->shm, i)->script_bytes, memory_order_relaxed);
+        strbuf_printf(
+            out, "fluxgate_worker_script_memory_bytes{worker=\"%u\"} %llu\n", i, (unsigned long long)bytes);
+    }
     stats_family(out, "fluxgate_worker_heartbeat_age_seconds", "gauge",
         "Seconds since the worker's loop last turned.");
     for (unsigned i = 0; i < SHM_WORKERS_MAX; i++) {
@@ -480,6 +488,8 @@ static const struct {
     {"script_runaways", "Times a plug-in ran past its time or memory."},
     {"metric_overflows", "Values of metrics of scripts counted in a series `other`: too many series."},
     {"dict_full", "Writes to shared dictionaries refused because they were full."},
+    {"script_abandonments", "Lua states dropped because a plug-in did not return."},
+    {"script_memory_runaways", "Lua states dropped because a plug-in held most of their memory."},
     {"stats_series_dropped", "Requests not counted by series because a worker's table was full."},
     {"connections_accepted", "Client connections accepted."},
     {"connections_refused", "Client connections closed at once because of a limit."},

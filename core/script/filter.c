@@ -36,6 +36,7 @@ filter_begin(struct script *script, struct filter_request *request)
 {
     struct filter_chain *chain = arena_calloc(request->pick->arena, sizeof *chain);
     if (chain == NULL || script->filters == NULL) return NULL;
+    script_mend(script); /* else a state that was dropped fails the requests of other filters too */
     chain->script = script;
     chain->serial = script->serial;
     chain->request = request;
@@ -136,7 +137,7 @@ run_callback(struct filter_chain *chain, struct filter_use *use, int callback, c
     struct script *script = chain->script;
     chain->current = use;
     if (callback == LUA_NOREF) return callback_ended(chain, TASK_DONE);
-    if (UNLIKELY(script->L == NULL || !use->plugin.is_loaded || plugin_is_quarantined(script, &use->plugin)))
+    if (UNLIKELY(script->L == NULL || plugin_is_quarantined(script, &use->plugin) || !use->plugin.is_loaded))
         return use_failed(chain, 503, "a filter is out of service");
     struct script_task *task = task_take(script, script->L, TASK_CALLBACK, &use->plugin);
     if (task == NULL) return out_of_memory(chain);

@@ -162,7 +162,7 @@ bool filters_make(struct script *script, bool is_new_generation);
 void filters_free(struct script *script);
 void filters_load(struct script *script, struct diags *diags);
 void filters_take_runtime(lua_State *L, struct script *script, int table); /* protected */
-size_t filters_status(struct script *script, struct script_status *rows, size_t cap);
+void filters_each(struct script *script, void (*each)(void *context, struct plugin *plugin), void *context);
 
 /* A view out of the pool, NULL where memory is out. */
 struct view_slot view_pool_take(struct script *script, struct view_pool *pool, int new_ref);

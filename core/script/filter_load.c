@@ -85,11 +85,11 @@ make_list(struct script *script, struct filter_list *list, const struct config_f
     for (size_t i = 0; i < count; i++) {
         struct filter_use *use = &list->uses[i];
         use->config = &configs[i];
-        use->plugin = script_plugin(script, &configs[i].plugin, owner);
+        use->plugin =
+            script_plugin(script, "filter", configs[i].plugin.options.path, &configs[i].plugin, owner);
         use->on_request = use->on_response = use->on_log = LUA_NOREF;
         if (script->env.role == SCRIPT_WORKER) {
-            use->plugin.stuck_until_us =
-                script_stuck_word(script, "filter", configs[i].plugin.options.path, is_new_generation);
+            use->plugin.stuck_until_us = script_stuck_word(script, &use->plugin, is_new_generation);
         }
     }
     return true;
@@ -153,20 +153,21 @@ load_use(
     lua_pushstring(L, name);
     load_push(L, &use->config->plugin);
     script->running = &use->plugin;
-    int status = state_load_call(script, 5, 4);
+    int status = state_load_call(script, 5, 5);
     script->running = NULL;
     if (status != 0) {
         char owner[256];
         snprintf(owner, sizeof owner, "%s %s", kind, name);
-        load_failed(script, status, &use->config->plugin, owner, diags);
+        load_failed(script, status, &use->plugin, &use->config->plugin, owner, diags);
     } else {
+        load_keep_where(&use->plugin, L);
         use->plugin.self = load_keep(L, top + 1);
         use->on_request = load_keep(L, top + 2);
         use->on_response = load_keep(L, top + 3);
         use->on_log = load_keep(L, top + 4);
         use->plugin.is_loaded = true;
     }
-    lua_settop(L, top);
+    if (script->L != NULL) lua_settop(L, top);
 }
 
 static void
@@ -175,7 +176,7 @@ load_list(
 {
     list->has_log = false;
     for (uint32_t i = 0; i < list->count; i++) {
-        load_use(script, &list->uses[i], kind, name, diags);
+        if (load_is_due(script, &list->uses[i].plugin)) load_use(script, &list->uses[i], kind, name, diags);
         list->has_log |= list->uses[i].on_log != LUA_NOREF;
     }
 }
@@ -222,24 +223,21 @@ filters_take_runtime(lua_State *L, struct script *script, int table)
     filters->draft.answer = NULL;
 }
 
-static size_t
-list_status(const struct filter_list *lists, size_t list_count, struct script_status *rows, size_t cap)
+static void
+each_of(struct filter_list *lists, size_t count, void (*each)(void *context, struct plugin *plugin),
+    void *context)
 {
-    size_t count = 0;
-    for (size_t i = 0; i < list_count; i++) {
-        for (uint32_t j = 0; j < lists[i].count && count < cap; j++) {
-            if (lists[i].uses[j].plugin.is_loaded)
-                script_status_row(&lists[i].uses[j].plugin, &rows[count++]);
-        }
+    for (size_t i = 0; i < count; i++) {
+        for (uint32_t j = 0; j < lists[i].count; j++)
+            each(context, &lists[i].uses[j].plugin);
     }
-    return count;
 }
 
-size_t
-filters_status(struct script *script, struct script_status *rows, size_t cap)
+void
+filters_each(struct script *script, void (*each)(void *context, struct plugin *plugin), void *context)
 {
-    const struct filters *filters = script->filters;
-    if (filters == NULL) return 0;
-    size_t count = list_status(filters->routes, filters->route_count, rows, cap);
-    return count + list_status(filters->services, filters->service_count, rows + count, cap - count);
+    struct filters *filters = script->filters;
+    if (filters == NULL) return;
+    each_of(filters->routes, filters->route_count, each, context);
+    each_of(filters->services, filters->service_count, each, context);
 }

@@ -79,6 +79,7 @@ push_previous(struct script *script, struct script *previous, const struct servi
         if (!old->strategy.is_loaded || strcmp(old->config->name, service->config->name) != 0) continue;
         if (strcmp(old->config->strategy.name, service->config->strategy.name) != 0) break;
         lua_State *L = previous->L;
+        if (L == NULL) break;
         lua_rawgeti(L, LUA_REGISTRYINDEX, previous->export_ref);
         lua_rawgeti(L, LUA_REGISTRYINDEX, old->strategy.self);
         if (!script_call(previous, &old->strategy, 1, 1, SCRIPT_CHANGE_BUDGET_US, "export")) break;
@@ -126,22 +127,40 @@ load_keep(lua_State *L, int index)
     return luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
+/* Without diags the state was running before: then it is a fault like any other, and the plug-in stays out.
+ */
 void
-load_failed(struct script *script, int status, const struct config_plugin *plugin, const char *owner,
-    struct diags *diags)
+load_failed(struct script *script, int status, struct plugin *plugin, const struct config_plugin *config,
+    const char *owner, struct diags *diags)
 {
-    char message[1024];
-    state_take_error(script->L, status, message, sizeof message);
-    load_diag(script, plugin, owner, message, diags);
+    char message[1024], place[200];
+    if (status == GUARD_ABANDONED) {
+        state_load_place(place, sizeof place);
+        script_drop(script);
+        snprintf(message, sizeof message, "%sdid not return: loading may take 2 s of CPU time", place);
+    } else {
+        state_take_error(script->L, status, message, sizeof message);
+    }
+    if (diags == NULL)
+        plugin_fault(script, plugin, "load", message, SCRIPT_ERRORS_MAX);
+    else
+        load_diag(script, config, owner, message, diags);
 }
 
 static void
-service_failed(struct script *script, int status, const struct config_plugin *plugin, const char *service,
+service_failed(struct script *script, int status, struct plugin *plugin, const struct config_plugin *config,
     struct diags *diags)
 {
     char owner[256];
-    snprintf(owner, sizeof owner, "service %s", service);
-    load_failed(script, status, plugin, owner, diags);
+    snprintf(owner, sizeof owner, "service %s", plugin->service);
+    load_failed(script, status, plugin, config, owner, diags);
+}
+
+void
+load_keep_where(struct plugin *plugin, lua_State *L)
+{
+    snprintf(
+        plugin->where, sizeof plugin->where, "%s", lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "");
 }
 
 static void
@@ -152,14 +171,15 @@ load_strategy(struct script *script, struct service *service, struct script *pre
     push_load(script, script->load_strategy_ref, service, &service->config->strategy);
     push_previous(script, previous, service);
     script->running = &service->strategy; /* whose words gateway.log says */
-    int status = state_load_call(script, 8, 7);
+    int status = state_load_call(script, 8, 8);
     script->running = NULL;
+    struct plugin *plugin = &service->strategy;
     if (status != 0) {
-        service_failed(script, status, &service->config->strategy, service->config->name, diags);
-        lua_settop(L, top);
+        service_failed(script, status, plugin, &service->config->strategy, diags);
+        if (script->L != NULL) lua_settop(L, top);
         return;
     }
-    struct plugin *plugin = &service->strategy;
+    load_keep_where(plugin, L);
     plugin->self = load_keep(L, top + 1);
     plugin->hot = load_keep(L, top + 2);
     plugin->on_change = load_keep(L, top + 3);
@@ -168,6 +188,7 @@ load_strategy(struct script *script, struct service *service, struct script *pre
     service->scratch_ref = load_keep(L, top + 6);
     service->all_ref = load_keep(L, top + 7);
     plugin->is_loaded = true;
+    service->is_stale = true; /* its arrays are empty until the refresh that follows */
     lua_settop(L, top);
 }
 
@@ -181,11 +202,12 @@ load_policy(struct script *script, struct service *service, const char *kind, st
     push_load(script, script->load_policy_ref, service, config);
     lua_pushstring(L, kind);
     script->running = plugin;
-    int status = state_load_call(script, 8, 3);
+    int status = state_load_call(script, 8, 4);
     script->running = NULL;
     if (status != 0) {
-        service_failed(script, status, config, service->config->name, diags);
+        service_failed(script, status, plugin, config, diags);
     } else {
+        load_keep_where(plugin, L);
         plugin->self = load_keep(L, top + 1);
         plugin->is_loaded = true;
         service->policy_probes |= lua_toboolean(L, top + 2) != 0;
@@ -194,7 +216,13 @@ load_policy(struct script *script, struct service *service, const char *kind, st
             service->window_us = (uint64_t)(lua_tonumber(L, top + 3) * 1e6);
         }
     }
-    lua_settop(L, top);
+    if (script->L != NULL) lua_settop(L, top);
+}
+
+bool
+load_is_due(struct script *script, struct plugin *plugin)
+{
+    return script->L != NULL && !plugin->is_loaded && !plugin_is_quarantined(script, plugin);
 }
 
 void
@@ -202,12 +230,14 @@ load_plugins(struct script *script, struct script *previous, struct diags *diags
 {
     for (size_t i = 0; i < script->service_count; i++) {
         struct service *service = &script->services[i];
-        if (script->env.role != SCRIPT_CONTROL) load_strategy(script, service, previous, diags);
+        if (script->env.role != SCRIPT_CONTROL && load_is_due(script, &service->strategy))
+            load_strategy(script, service, previous, diags);
         const struct config_health *health = &service->config->health;
         if (script->env.role == SCRIPT_WORKER || !health->enabled) continue;
-        load_policy(script, service, "policy", &service->policy, &health->policy, diags);
-        if (health->passive.name != NULL)
+        if (load_is_due(script, &service->policy))
+            load_policy(script, service, "policy", &service->policy, &health->policy, diags);
+        if (health->passive.name != NULL && load_is_due(script, &service->passive))
             load_policy(script, service, "passive", &service->passive, &health->passive, diags);
     }
-    if (script->filters != NULL) filters_load(script, diags);
+    if (script->env.role != SCRIPT_CONTROL && script->L != NULL) filters_load(script, diags);
 }

@@ -275,8 +275,10 @@ pick_one(struct script *script, struct service *service, const struct choice *ch
     struct plugin *plugin = &service->strategy;
     *reason = choice->has_full ? REASON_ALL_FULL : none_reason(service);
     if (choice->eligible == 0 && !choice->has_full && service->bindable == 0) return SCRIPT_NONE;
-    if (UNLIKELY(!plugin->is_loaded || service->is_stale || plugin_is_quarantined(script, plugin))) {
-        return fall_back(script, choice, request, slot);
+    if (UNLIKELY(plugin_is_quarantined(script, plugin) || !plugin->is_loaded || service->is_stale)) {
+        enum script_verdict fallback = fall_back(script, choice, request, slot);
+        script_mend(script);
+        return fallback;
     }
     enum script_verdict verdict = SCRIPT_PICKED;
     int top = lua_gettop(L);
@@ -284,7 +286,14 @@ pick_one(struct script *script, struct service *service, const struct choice *ch
     lua_rawgeti(L, LUA_REGISTRYINDEX, plugin->self);
     struct fg_request *view = view_take(script, request);
     push_choice(script, service, choice, request);
-    bool is_ok = script_call(script, plugin, 3, 2, SCRIPT_PICK_BUDGET_US, "pick");
+    uint64_t budget_us = SCRIPT_PICK_BUDGET_US + (uint64_t)choice->count * SCRIPT_PICK_ENDPOINT_US;
+    bool is_ok = script_call(script, plugin, 3, 2, budget_us, "pick");
+    if (UNLIKELY(script->L == NULL)) {
+        request->set_cookies.count = 0;
+        verdict = fall_back(script, choice, request, slot);
+        script_mend(script);
+        return verdict;
+    }
     view->handle = 0;
     if (UNLIKELY(!is_ok)) {
         request->set_cookies.count = 0;
@@ -352,7 +361,11 @@ script_result(
     lua_rawgeti(L, -1, (int)slot + 1);
     lua_remove(L, -2);
     lua_rawgeti(L, LUA_REGISTRYINDEX, script->result_ref);
-    (void)!script_call(script, plugin, 4, 0, SCRIPT_PICK_BUDGET_US, "on_result");
+    bool is_ok = script_call(script, plugin, 4, 0, SCRIPT_PICK_BUDGET_US, "on_result");
+    if (UNLIKELY(!is_ok && script->L == NULL)) {
+        script_mend(script);
+        return;
+    }
     view->handle = 0;
     *script->result = (struct fg_result){0};
 }
@@ -361,7 +374,7 @@ void
 script_request_done(struct script *script, struct script_request *request)
 {
     if (UNLIKELY(request->trial != 0)) script_trial_end(script, request, TRIAL_OPEN);
-    if (request->ctx <= 0 || request->ctx_generation != script->serial) return;
+    if (request->ctx <= 0 || request->ctx_generation != script->serial || script->L == NULL) return;
     lua_rawgeti(script->L, LUA_REGISTRYINDEX, script->ctx_ref);
     luaL_unref(script->L, -1, request->ctx);
     lua_pop(script->L, 1);

@@ -9,10 +9,13 @@ static struct service *
 policy_ready(struct script *script, uint32_t service, uint32_t slot, struct member **member)
 {
     if (service >= script->service_count) return NULL;
+    script_mend(script);
     *member = script_member(script, slot);
     if (*member == NULL || (*member)->service != service) return NULL;
     struct service *row = &script->services[service];
-    return row->policy_probes && !plugin_is_quarantined(script, &row->policy) ? row : NULL;
+    bool is_ready =
+        !plugin_is_quarantined(script, &row->policy) && row->policy.is_loaded && row->policy_probes;
+    return is_ready ? row : NULL;
 }
 
 /* Protected: the view of a member as the only result. */
@@ -92,7 +95,7 @@ script_policy_probe(struct script *script, uint32_t service, uint32_t slot, stru
     }
     if (ok) read_probe(script, top + 1, probe);
     if (ok && probe->kind == PROBE_SOCKET) probe->dialog = script->dialogs;
-    lua_settop(script->L, top);
+    if (script->L != NULL) lua_settop(script->L, top);
     return ok;
 }
 
@@ -127,7 +130,7 @@ script_policy_judge(struct script *script, uint32_t service, uint32_t slot,
         *judgement = (enum script_judgement)lua_tointeger(L, top + 1);
         if (lua_type(L, top + 2) == LUA_TSTRING) snprintf(reason, 128, "%s", lua_tostring(L, top + 2));
     }
-    lua_settop(L, top);
+    if (script->L != NULL) lua_settop(L, top);
     return ok;
 }
 
@@ -175,7 +178,9 @@ script_policy_dialog(struct script *script, uint32_t service, uint32_t dialog, c
 {
     struct service *row = service < script->service_count ? &script->services[service] : NULL;
     *turn = (struct script_dialog_turn){.want = DIALOG_DONE};
+    script_mend(script);
     if (row == NULL || !row->policy_probes || plugin_is_quarantined(script, &row->policy)) return false;
+    if (!row->policy.is_loaded) return false;
     lua_State *L = script->L;
     int top = lua_gettop(L);
     lua_rawgeti(L, LUA_REGISTRYINDEX, script->dialog_ref);
@@ -189,7 +194,7 @@ script_policy_dialog(struct script *script, uint32_t service, uint32_t dialog, c
              read_turn(L, top + 1, turn);
     }
     /* A text outlives its place on the stack: the function that sends it still holds it. */
-    lua_settop(L, top);
+    if (script->L != NULL) lua_settop(L, top);
     return ok;
 }
 
@@ -207,7 +212,7 @@ end_dialog(lua_State *L)
 void
 script_policy_dialog_end(struct script *script, uint32_t dialog)
 {
-    if (dialog == 0) return;
+    if (dialog == 0 || script->L == NULL) return;
     script->dialog_over = dialog;
     if (lua_cpcall(script->L, end_dialog, script) != 0) lua_pop(script->L, 1);
 }
@@ -228,7 +233,8 @@ static struct plugin *
 observer_ready(struct script *script, uint32_t service)
 {
     struct plugin *plugin = service < script->service_count ? script->services[service].observer : NULL;
-    return plugin == NULL || plugin_is_quarantined(script, plugin) ? NULL : plugin;
+    script_mend(script);
+    return plugin == NULL || plugin_is_quarantined(script, plugin) || !plugin->is_loaded ? NULL : plugin;
 }
 
 struct fleet {
@@ -269,7 +275,7 @@ script_policy_fleet(
     lua_pushlightuserdata(L, &fleet);
     bool ok =
         lua_pcall(L, 1, 1, 0) == 0 && script_call(script, plugin, 2, 0, SCRIPT_CHANGE_BUDGET_US, "observe");
-    lua_settop(L, top);
+    if (script->L != NULL) lua_settop(L, top);
     return ok;
 }
 
@@ -316,6 +322,6 @@ script_policy_observe(struct script *script, uint32_t service, uint32_t slot,
         if (lua_type(L, top + 3) == LUA_TSTRING)
             snprintf(word->reason, sizeof word->reason, "%s", lua_tostring(L, top + 3));
     }
-    lua_settop(L, top);
+    if (script->L != NULL) lua_settop(L, top);
     return ok;
 }

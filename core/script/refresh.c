@@ -130,7 +130,7 @@ scan_slot(struct script *script, uint32_t slot)
             script->by_slot[slot] = known;
         }
         known->text_hash = cold.text_hash;
-        if (lua_cpcall(script->L, forget_text, known) != 0) {
+        if (script->L != NULL && lua_cpcall(script->L, forget_text, known) != 0) {
             lua_pop(script->L, 1);
             return false;
         }
@@ -264,19 +264,22 @@ script_push_view(lua_State *L, struct member *member)
 }
 
 static void
-fill_array(lua_State *L, int reference, struct member **members, uint32_t count)
+fill_array(lua_State *L, int reference, struct member **members, uint32_t count, uint32_t *filled)
 {
     lua_rawgeti(L, LUA_REGISTRYINDEX, reference);
     int array = lua_gettop(L);
-    size_t old = lua_objlen(L, array);
+    uint32_t old = *filled;
+    if (count > old) *filled = count; /* memory may end in the middle */
     for (uint32_t i = 0; i < count; i++) {
         script_push_view(L, members[i]);
         lua_rawseti(L, array, (int)i + 1);
     }
-    for (size_t i = old; i > count; i--) {
+    /* Our own count: in an array that a script wrote to, the length may be any number. */
+    for (uint32_t i = old; i > count; i--) {
         lua_pushnil(L);
         lua_rawseti(L, array, (int)i);
     }
+    *filled = count;
     lua_pop(L, 1);
 }
 
@@ -293,10 +296,11 @@ fill_arrays(lua_State *L)
         first = service->tier_start[service->tier];
         past = service->tier_start[service->tier + 1];
     }
-    fill_array(L, service->all_ref, service->members, service->member_count);
-    fill_array(L, service->scratch_ref, service->offered, service->tier_start[TIER_COUNT]);
-    fill_array(L, service->scratch_ref, NULL, 0);
-    fill_array(L, service->offered_ref, service->offered + first, past - first);
+    fill_array(L, service->all_ref, service->members, service->member_count, &service->filled[0]);
+    fill_array(
+        L, service->scratch_ref, service->offered, service->tier_start[TIER_COUNT], &service->filled[1]);
+    fill_array(L, service->scratch_ref, NULL, 0, &service->filled[1]);
+    fill_array(L, service->offered_ref, service->offered + first, past - first, &service->filled[2]);
     service->scratch_count = 0;
     lua_rawgeti(L, LUA_REGISTRYINDEX, script->by_id_ref);
     lua_pushnil(L);
@@ -367,6 +371,9 @@ script_refresh(struct script *script)
 {
     /* Policies look at one endpoint at a time, so control needs no arrays. */
     if (script->env.shm == NULL || script->env.role == SCRIPT_CONTROL) return;
+    script_mend(script);
+    if (script->mark != NULL)
+        atomic_store_explicit(&script->mark->script_bytes, script->used_bytes, memory_order_relaxed);
     uint64_t version = shm_endpoints_version(script->env.shm);
     if (LIKELY(script->has_refreshed && version == script->endpoints_seen &&
                (script->ramp_due_us == 0 || clock_now_us() < script->ramp_due_us)))
@@ -383,9 +390,10 @@ script_refresh(struct script *script)
     for (size_t i = 0; i < script->service_count; i++) {
         struct service *service = &script->services[i];
         uint64_t signature = service_arrange(service);
+        if (script->L == NULL) continue; /* the on_change of one before; the next turn mends it */
         if (script->has_refreshed && !service->is_stale && signature == service->signature) continue;
         service_rebuild(script, service, signature);
     }
     script->endpoints_seen = is_complete ? version : version - 1;
-    script->has_refreshed = true;
+    script->has_refreshed = script->L != NULL;
 }

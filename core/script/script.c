@@ -17,25 +17,54 @@ name_id(const struct script *script, const char *name)
     return script->env.shm == NULL ? UINT32_MAX : shm_name_find(script->env.shm, slice_of(name));
 }
 
-/* One word a service and kind, found again by the successor of a worker that was killed inside the plug-in. A
- * new generation begins with a clean slate: its script may be another. */
-_Atomic uint64_t *
-script_stuck_word(const struct script *script, const char *kind, const char *service, bool is_new_generation)
+/* Words that all processes share, one a kind and key: what a plug-in's errors are in all workers together
+ * ("errors"), until when some worker keeps it out ("out"), and until when all do, since one did not come back
+ * ("stuck"). Scripts can't name them (fg_counter_open). */
+static struct slice
+word_name(char text[SHM_NAME_BYTES], const char *what, const struct plugin *plugin)
 {
-    char name[SHM_NAME_BYTES];
-    if (script->env.shm == NULL) return NULL;
-    int len = snprintf(name, sizeof name, "stuck/%s/%s", kind, service);
-    if (len < 0 || len >= (int)sizeof name) return NULL;
-    _Atomic uint64_t *word = shm_counter(script->env.shm, (struct slice){name, (size_t)len});
-    if (word != NULL && is_new_generation) atomic_store_explicit(word, 0, memory_order_relaxed);
-    return word;
+    int len = snprintf(text, SHM_NAME_BYTES, "fluxgate/%s/%s/%s", what, plugin->kind, plugin->key);
+    return (struct slice){text, len < 0 ? SHM_NAME_BYTES : (size_t)len};
+}
+
+_Atomic uint64_t *
+plugin_word(struct script *script, const char *what, const struct plugin *plugin)
+{
+    char text[SHM_NAME_BYTES];
+    return script->env.shm == NULL ? NULL : shm_counter(script->env.shm, word_name(text, what, plugin));
+}
+
+static uint64_t
+read_word(const struct script *script, const char *what, const struct plugin *plugin)
+{
+    char text[SHM_NAME_BYTES];
+    const _Atomic uint64_t *word =
+        script->env.shm == NULL ? NULL : shm_counter_find(script->env.shm, word_name(text, what, plugin));
+    return word == NULL ? 0 : atomic_load_explicit(word, memory_order_relaxed);
+}
+
+/* Found again by the successor of a worker that was killed inside the plug-in. A new generation begins with a
+ * clean slate: its script may be another. */
+_Atomic uint64_t *
+script_stuck_word(struct script *script, const struct plugin *plugin, bool is_new_generation)
+{
+    char text[SHM_NAME_BYTES];
+    _Atomic uint64_t *stuck = plugin_word(script, "stuck", plugin), *out = NULL;
+    if (script->env.shm != NULL) out = shm_counter_find(script->env.shm, word_name(text, "out", plugin));
+    if (stuck != NULL && is_new_generation) atomic_store_explicit(stuck, 0, memory_order_relaxed);
+    if (out != NULL && is_new_generation) atomic_store_explicit(out, 0, memory_order_relaxed);
+    return stuck;
 }
 
 struct plugin
-script_plugin(const struct script *script, const struct config_plugin *plugin, const char *service)
+script_plugin(const struct script *script, const char *kind, const char *key,
+    const struct config_plugin *plugin, const char *service)
 {
     return (struct plugin){.name = plugin->name == NULL ? "" : plugin->name,
         .service = service,
+        .kind = kind,
+        .key = key,
+        .file = plugin->file == NULL ? "" : plugin->file,
         .name_id = plugin->name == NULL ? UINT32_MAX : name_id(script, plugin->name),
         .self = LUA_NOREF,
         .hot = LUA_NOREF,
@@ -59,12 +88,16 @@ make_services(struct script *script, bool is_new_generation)
         service->limit = service->config->queue.active_per_endpoint;
         service->offered_ref = service->scratch_ref = service->all_ref = LUA_NOREF;
         service->tier = TIER_COUNT;
-        service->strategy = script_plugin(script, &service->config->strategy, service->config->name);
-        service->policy = script_plugin(script, &service->config->health.policy, service->config->name);
-        service->passive = script_plugin(script, &service->config->health.passive, service->config->name);
-        if (script->env.role == SCRIPT_WORKER) {
+        const char *name = service->config->name;
+        service->strategy = script_plugin(script, "strategy", name, &service->config->strategy, name);
+        service->policy = script_plugin(script, "policy", name, &service->config->health.policy, name);
+        service->passive = script_plugin(script, "passive", name, &service->config->health.passive, name);
+        if (script->env.role == SCRIPT_WORKER)
             service->strategy.stuck_until_us =
-                script_stuck_word(script, "strategy", service->config->name, is_new_generation);
+                script_stuck_word(script, &service->strategy, is_new_generation);
+        if (script->env.role == SCRIPT_CONTROL) {
+            service->policy.stuck_until_us = script_stuck_word(script, &service->policy, is_new_generation);
+            service->passive.stuck_until_us = script_stuck_word(script, &service->passive, is_new_generation);
         }
         if (service->name_id < SHM_NAMES_MAX) script->service_by_name[service->name_id] = (uint32_t)i + 1;
     }
@@ -78,6 +111,7 @@ script_new(const struct script_env *env, struct script *previous, struct diags *
     if (script == NULL) return NULL;
     script->env = *env;
     script->result_ref = LUA_NOREF;
+    script->hard_budget_us = SCRIPT_HARD_BUDGET_US;
     arena_init(&script->probe_text, PROBE_TEXT_BYTES);
     if (env->role == SCRIPT_WORKER && env->shm != NULL) script->mark = shm_worker(env->shm, env->worker);
     if (getrandom(script->random, sizeof script->random, 0) != (ssize_t)sizeof script->random)
@@ -86,13 +120,17 @@ script_new(const struct script_env *env, struct script *previous, struct diags *
     script->serial = script_random(script) | 1;
     if (!make_services(script, previous != NULL)) goto fail;
     if (!tasks_make(script)) goto fail;
-    if (env->role != SCRIPT_CONTROL && !filters_make(script, previous != NULL)) goto fail;
+    if (!filters_make(script, previous != NULL)) goto fail;
     script->L = state_new(script);
     if (script->L == NULL || !state_load_runtime(script, diags)) goto fail;
     guard_prepare();
+    uint64_t start = clock_now_us();
+    state_begin_load(script, SCRIPT_LOAD_BUDGET_US);
     load_plugins(script, previous, diags);
+    if (script->L == NULL) return script; /* abandoned, and diags says so */
     lua_gc(script->L, LUA_GCCOLLECT, 0);
     script->gc_next_bytes = script->used_bytes + script->used_bytes / 2;
+    script->load_took_us = clock_now_us() - start;
     if (diags_ok(diags)) script_refresh(script);
     return script;
 fail:
@@ -132,27 +170,49 @@ script_strategy_name(const struct script *script, uint32_t service)
     return service < script->service_count ? script->services[service].strategy.name : "";
 }
 
-void
-script_status_row(const struct plugin *plugin, struct script_status *row)
+/* Elsewhere than where it runs, what the shared words say. */
+static void
+status_row(const struct script *script, const struct plugin *plugin, struct script_status *row)
 {
-    *row =
-        (struct script_status){.plugin = plugin->name, .service = plugin->service, .errors = plugin->errors};
-    if (plugin->quarantined_until_us > clock_now_us())
-        row->quarantined_until_us = plugin->quarantined_until_us;
+    bool is_here = plugin->is_loaded || plugin->errors != 0;
+    uint64_t until = is_here ? plugin->quarantined_until_us : read_word(script, "out", plugin);
+    *row = (struct script_status){.plugin = plugin->name,
+        .service = plugin->service,
+        .kind = plugin->kind,
+        .errors = is_here ? plugin->errors : read_word(script, "errors", plugin)};
+    if (until > clock_now_us()) row->quarantined_until_us = until;
     memcpy(row->last_error, plugin->last_error, sizeof row->last_error);
+}
+
+/* In the state, or kept out of it; or in another process's, and in trouble there. */
+static bool
+is_there(const struct script *script, const struct plugin *plugin)
+{
+    if (plugin->is_loaded || plugin->quarantined_until_us != 0) return true;
+    return script->env.role == SCRIPT_CONTROL && plugin->name[0] != '\0' &&
+           read_word(script, "errors", plugin) != 0;
+}
+
+struct listing {
+    struct script *script;
+    struct script_status *rows;
+    size_t count, cap;
+};
+
+static void
+list_plugin(void *context, struct plugin *plugin)
+{
+    struct listing *listing = context;
+    if (listing->count < listing->cap && is_there(listing->script, plugin))
+        status_row(listing->script, plugin, &listing->rows[listing->count++]);
 }
 
 size_t
 script_status(struct script *script, struct script_status *rows, size_t cap)
 {
-    size_t count = 0;
-    for (size_t i = 0; i < script->service_count; i++) {
-        const struct service *service = &script->services[i];
-        if (service->strategy.is_loaded && count < cap) script_status_row(&service->strategy, &rows[count++]);
-        if (service->policy.is_loaded && count < cap) script_status_row(&service->policy, &rows[count++]);
-        if (service->passive.is_loaded && count < cap) script_status_row(&service->passive, &rows[count++]);
-    }
-    return count + filters_status(script, rows + count, cap - count);
+    struct listing listing = {script, rows, 0, cap};
+    script_each_plugin(script, list_plugin, &listing);
+    return listing.count;
 }
 
 size_t

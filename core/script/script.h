@@ -197,12 +197,17 @@ bool script_policy_observe(struct script *script, uint32_t service, uint32_t slo
 /* ---- for admin and tests
  * -------------------------------------------------------------------------------------------- */
 struct script_status {
-    const char *plugin, *service;
+    const char *plugin, *service, *kind; /* strategy, policy, passive */
     uint64_t errors;
     uint64_t quarantined_until_us; /* 0: serving */
     char last_error[256];
 };
+/* In control also the strategies that raised errors in some worker, by what all workers together count. */
 size_t script_status(struct script *script, struct script_status *rows, size_t cap);
+/* States that this process dropped, in all generations. The machine code of each stays mapped: past
+ * SCRIPT_STATES_MAX a worker is to be replaced. */
+enum { SCRIPT_STATES_MAX = 32 };
+unsigned script_states_dropped(void);
 size_t script_memory_bytes(const struct script *script);
 
 #endif

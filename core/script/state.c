@@ -25,19 +25,22 @@ cpu_now_us(void)
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
-/* All memory of a state comes from one heap, so that script_free and (later) an abandonment drop it whole. */
+/* All memory of a state comes from one heap, so that script_free and script_drop drop it whole. */
 static void *
 state_alloc(void *context, void *block, size_t old_bytes, size_t new_bytes)
 {
     struct script *script = context;
+    guard_point();
     if (new_bytes == 0) {
         heap_give(script->heap, block);
         script->used_bytes -= block == NULL ? 0 : old_bytes;
         return NULL;
     }
     if (block == NULL) old_bytes = 0; /* Lua 5.1 passes 0; ours to rely on nothing */
-    if (new_bytes > old_bytes && script->used_bytes + (new_bytes - old_bytes) > script->memory_cap_bytes)
+    if (new_bytes > old_bytes && script->used_bytes + (new_bytes - old_bytes) > script->memory_cap_bytes) {
+        script->was_refused = true;
         return NULL;
+    }
     void *moved = heap_realloc(script->heap, block, new_bytes);
     if (moved == NULL) return NULL;
     script->used_bytes += new_bytes - old_bytes;
@@ -78,30 +81,66 @@ state_raise_overrun(lua_State *L, const char *text)
 
 static_assert(SCRIPT_LOAD_BUDGET_US == 2000000, "the hook's text says 2 s");
 
-/* Instructions, not time, drive this hook. Past the deadline it fires at every instruction, so that a pcall
- * which swallows the error raises again at its next step: control comes back to C. */
+/* Where the hook last saw the load, for one that never comes back: a long C function takes no hooks. */
+static struct {
+    char file[LUA_IDSIZE];
+    int line;
+} load_place;
+static struct shm_worker *load_mark;
+
+/* Instructions and lines, not time, drive this hook. Past the deadline it fires at every instruction, so that
+ * a pcall which swallows the error raises again at its next step: control comes back to C. */
 static void
 on_load_hook(lua_State *L, lua_Debug *where)
 {
-    (void)where;
+    if (where->event == LUA_HOOKLINE) {
+        load_place.line = where->currentline;
+        if (lua_getinfo(L, "S", where) != 0)
+            memcpy(load_place.file, where->short_src, sizeof load_place.file);
+        return;
+    }
+    if (load_mark != NULL) /* a load is no stand-still: it has a budget of its own */
+        atomic_store_explicit(&load_mark->heartbeat_us, clock_now_us(), memory_order_relaxed);
     if (cpu_now_us() < load_deadline_us || clock_patience() == 0) return;
     lua_sethook(L, on_load_hook, LUA_MASKCOUNT, 1);
     state_raise_overrun(L, "ran too long: loading may take 2 s of CPU time");
 }
 
+void
+state_load_place(char *out, size_t size)
+{
+    snprintf(out, size, "%s:%d: ", load_place.file, load_place.line);
+    if (load_place.line == 0) out[0] = '\0';
+}
+
+void
+state_begin_load(struct script *script, uint64_t budget_us)
+{
+    if (budget_us > SCRIPT_LOAD_BUDGET_US) budget_us = SCRIPT_LOAD_BUDGET_US;
+    script->load_deadline_us = cpu_now_us() + budget_us * clock_patience();
+}
+
+/* The hook ends the load at the deadline; the guard, later, one that is in a C function. */
 int
 state_load_call(struct script *script, int arguments, int results)
 {
     lua_State *L = script->L;
-    if (script->load_deadline_us == 0)
-        script->load_deadline_us = cpu_now_us() + SCRIPT_LOAD_BUDGET_US * clock_patience();
+    uint64_t now = cpu_now_us(), left = script->load_deadline_us > now ? script->load_deadline_us - now : 0;
+    uint64_t hard_us = left + SCRIPT_HARD_BUDGET_US;
     load_deadline_us = script->load_deadline_us;
+    load_mark = script->mark;
+    load_place.line = 0;
     state_forget_overrun();
     script->memory_cap_bytes = SCRIPT_MEMORY_MAX;
     luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF); /* compiled loops take no hooks */
-    lua_sethook(L, on_load_hook, LUA_MASKCOUNT, LOAD_HOOK_INSTRUCTIONS);
-    int status = lua_pcall(L, arguments, results, 0);
+    lua_sethook(L, on_load_hook, LUA_MASKCOUNT | LUA_MASKLINE, LOAD_HOOK_INSTRUCTIONS);
+    guard_enter(L, hard_us, hard_us, script->running == NULL ? NULL : script->running->stuck_until_us);
+    int status = guard_pcall(L, arguments, results);
+    bool overran = guard_leave();
+    (void)overran;
     script->memory_cap_bytes = SCRIPT_MEMORY_MAX + SCRIPT_MEMORY_SPARE;
+    script->was_refused = false;
+    if (status == GUARD_ABANDONED) return status;
     lua_sethook(L, NULL, 0, 0);
     luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_ON);
     return status;
@@ -178,6 +217,7 @@ push_host(lua_State *L, struct script *script)
     lua_setfield(L, -2, "natives_layout");
     push_paths(L, "lua_path", script->env.config->lua_path);
     push_paths(L, "strategies_path", script->env.config->strategies_path);
+    push_paths(L, "trust", script->env.config->trust);
 }
 
 static int
@@ -238,6 +278,7 @@ load_runtime(lua_State *L)
     script->observe_ref = ref_field(L, table, "observe");
     script->dialog_ref = ref_field(L, table, "dialog");
     script->dialog_end_ref = ref_field(L, table, "dialog_end");
+    script->forget_ref = ref_field(L, table, "forget");
     take_views(L, script, table);
     filters_take_runtime(L, script, table);
     return 0;

@@ -55,6 +55,7 @@ member_of(const struct fg_backend *backend)
 uint32_t
 fg_backend_active(const struct fg_backend *backend)
 {
+    guard_point();
     const struct member *member = member_of(backend);
     return member == NULL ? 0 : atomic_load_explicit(&member->shared->active, memory_order_relaxed);
 }
@@ -62,6 +63,7 @@ fg_backend_active(const struct fg_backend *backend)
 uint32_t
 fg_backend_failures(const struct fg_backend *backend)
 {
+    guard_point();
     const struct member *member = member_of(backend);
     return member == NULL ? 0 : atomic_load_explicit(&member->shared->failures, memory_order_relaxed);
 }
@@ -69,6 +71,7 @@ fg_backend_failures(const struct fg_backend *backend)
 double
 fg_backend_latency(const struct fg_backend *backend)
 {
+    guard_point();
     const struct member *member = member_of(backend);
     return member == NULL ? 0 : slot_latency_us(member->script->env.shm, member->slot, clock_now_us()) / 1e6;
 }
@@ -76,6 +79,7 @@ fg_backend_latency(const struct fg_backend *backend)
 double
 fg_backend_load(const struct fg_backend *backend)
 {
+    guard_point();
     const struct member *member = member_of(backend);
     return member == NULL ? 0 : atomic_load_explicit(&member->shared->load_milli, memory_order_relaxed) / 1e3;
 }
@@ -97,6 +101,7 @@ fg_backend_full(const struct fg_backend *backend)
 int
 fg_backend_text(const struct fg_backend *backend, uint32_t which, struct fg_slice *out)
 {
+    guard_point();
     struct member *member = member_of(backend);
     struct slot cold;
     if (member == NULL || out == NULL) return 0;
@@ -136,6 +141,7 @@ give(struct slice s, struct fg_slice *out)
 int
 fg_request_text(const struct fg_request *view, uint32_t which, struct fg_slice *out)
 {
+    guard_point();
     const struct script_request *request = request_of(view);
     if (request == NULL) return -1;
     if (out == NULL) return 0;
@@ -160,6 +166,7 @@ find_header(const struct headers *headers, struct slice name, struct fg_slice *o
 int
 fg_request_header(const struct fg_request *view, const char *name, size_t len, struct fg_slice *out)
 {
+    guard_point();
     const struct script_request *request = request_of(view);
     if (request == NULL) return -1;
     if (view->filter != 0)
@@ -177,6 +184,7 @@ int
 fg_request_cookie_at(
     const struct fg_request *view, const char *name, size_t len, uint32_t skip, struct fg_slice *out)
 {
+    guard_point();
     const struct script_request *request = request_of(view);
     struct slice value;
     if (request == NULL) return -1;
@@ -219,6 +227,7 @@ find_key(const struct fg_request *view, struct slice key, struct fg_slice *out)
 double
 fg_request_hash(const struct fg_request *view, const char *key, size_t len)
 {
+    guard_point();
     struct fg_slice value;
     if (request_of(view) == NULL) return -2;
     if (key == NULL) return -3;
@@ -257,6 +266,7 @@ fg_request_set_cookie(const struct fg_request *view, const char *name, size_t na
     size_t value_len, const char *path, size_t path_len, const char *same_site, double max_age,
     uint32_t flags)
 {
+    guard_point();
     struct script_request *request = request_of(view);
     struct slice n = {name, name_len}, v = {value, value_len}, p = {path, path_len};
     char age[40] = "";
@@ -280,6 +290,7 @@ fg_request_set_cookie(const struct fg_request *view, const char *name, size_t na
 int
 fg_request_bind(const struct fg_request *view, const struct fg_backend *backend)
 {
+    guard_point();
     const struct script_request *request = request_of(view);
     struct member *member = member_of(backend);
     if (request == NULL) return -1;
@@ -297,6 +308,7 @@ fg_request_bind(const struct fg_request *view, const struct fg_backend *backend)
 int
 fg_request_ctx(const struct fg_request *view)
 {
+    guard_point();
     const struct script_request *request = request_of(view);
     if (request == NULL) return -1;
     const struct script *script = (const struct script *)(uintptr_t)view->script;
@@ -306,6 +318,7 @@ fg_request_ctx(const struct fg_request *view)
 int
 fg_request_set_ctx(const struct fg_request *view, int ctx)
 {
+    guard_point();
     struct script_request *request = request_of(view);
     if (request == NULL || ctx <= 0) return -1;
     request->ctx = ctx;
@@ -318,6 +331,7 @@ fg_request_set_ctx(const struct fg_request *view, int ctx)
 int
 fg_result_header(const struct fg_result *result, const char *name, size_t len, struct fg_slice *out)
 {
+    guard_point();
     if (result == NULL || out == NULL) return 0;
     return find_header((const struct headers *)(uintptr_t)result->handle, (struct slice){name, len}, out);
 }
@@ -333,19 +347,23 @@ fg_reason_word(uint32_t reason)
 double
 fg_now(void)
 {
+    guard_point();
     return (double)clock_now_us() / 1e6;
 }
 
 double
 fg_random(struct script *script)
 {
+    guard_point();
     return script == NULL ? 0 : (double)(script_random(script) >> 11) * 0x1.0p-53;
 }
 
 int
 fg_counter_open(struct script *script, const char *name, size_t len, struct fg_counter *counter)
 {
+    guard_point();
     if (script == NULL || name == NULL || counter == NULL || len == 0 || len > COUNTER_NAME_MAX) return 0;
+    if (slice_starts_with((struct slice){name, len}, SLICE_LIT("fluxgate/"))) return 0; /* ours */
     _Atomic uint64_t *shared = NULL;
     if (script->env.shm != NULL) {
         shared = shm_counter(script->env.shm, (struct slice){name, len});
@@ -362,6 +380,7 @@ fg_counter_open(struct script *script, const char *name, size_t len, struct fg_c
 double
 fg_counter_next(const struct fg_counter *counter)
 {
+    guard_point();
     if (counter == NULL || counter->handle == 0) return 0;
     return (double)atomic_fetch_add_explicit(
         (_Atomic uint64_t *)(uintptr_t)counter->handle, 1, memory_order_relaxed);
@@ -370,6 +389,7 @@ fg_counter_next(const struct fg_counter *counter)
 double
 fg_counter_get(const struct fg_counter *counter)
 {
+    guard_point();
     if (counter == NULL || counter->handle == 0) return 0;
     return (double)atomic_load_explicit((_Atomic uint64_t *)(uintptr_t)counter->handle, memory_order_relaxed);
 }
@@ -378,6 +398,7 @@ fg_counter_get(const struct fg_counter *counter)
 void
 fg_log(struct script *script, int level, const char *text, size_t len)
 {
+    guard_point();
     if (script == NULL || text == NULL || level < LOG_DEBUG || level > LOG_ERROR ||
         !log_is_on((enum log_level)level))
         return;
@@ -397,6 +418,7 @@ fg_log(struct script *script, int level, const char *text, size_t len)
 int
 fg_sha256(const char *data, size_t len, uint8_t out[32])
 {
+    guard_point();
     if (data == NULL || out == NULL) return 0;
     return EVP_Digest(data, len, out, NULL, EVP_sha256(), NULL) == 1;
 }
@@ -404,6 +426,7 @@ fg_sha256(const char *data, size_t len, uint8_t out[32])
 int
 fg_hmac_sha256(const char *key, size_t key_len, const char *data, size_t len, uint8_t out[32])
 {
+    guard_point();
     unsigned out_len = 0;
     if (key == NULL || data == NULL || out == NULL || key_len > INT32_MAX) return 0;
     return HMAC(EVP_sha256(), key, (int)key_len, (const unsigned char *)data, len, out, &out_len) != NULL &&

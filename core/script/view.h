@@ -1,7 +1,7 @@
 /* core/script/view.h: what Lua's FFI sees of us: small structs that only C writes, and the fg_ functions that
  * read what is behind them. lua/ffi/view.lua repeats the structs; the runtime compares both with fg_layout()
  * and refuses to start on a difference. Every fg_ function checks every argument, is short, allocates nothing
- * of ours and never enters Lua. */
+ * of ours, begins with guard_point() and never enters Lua. */
 #ifndef FLUXGATE_SCRIPT_VIEW_H
 #define FLUXGATE_SCRIPT_VIEW_H
 #include <stddef.h>
@@ -93,7 +93,8 @@ int fg_result_header(const struct fg_result *result, const char *name, size_t le
 const char *fg_reason_word(uint32_t reason);
 
 /* The gateway table's primitives. */
-double fg_now(void);                     /* monotonic seconds */
+double fg_now(void);        /* monotonic seconds */
+int fg_stack_is_deep(void); /* C frames below: what calls back into Lua out of C may not nest further */
 double fg_random(struct script *script); /* [0, 1) */
 int fg_counter_open(struct script *script, const char *name, size_t len, struct fg_counter *counter);
 double fg_counter_next(const struct fg_counter *counter); /* the value before it was counted up */

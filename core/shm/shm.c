@@ -170,6 +170,19 @@ shm_name_text(struct shm *shm, uint32_t id)
 }
 
 _Atomic uint64_t *
+shm_counter_find(struct shm *shm, struct slice name)
+{
+    uint64_t tag = text_hash_secret(name, shm->hash_secret) | 1;
+    for (uint32_t i = 0; i < COUNTER_CELLS && name.len < SHM_NAME_BYTES; i++) {
+        struct counter_cell *cell = &shm->counters[((tag >> 1) + i) % COUNTER_CELLS];
+        uint64_t seen = atomic_load_explicit(&cell->tag, memory_order_relaxed);
+        if (seen == tag) return &cell->value;
+        if (seen == 0) break;
+    }
+    return NULL;
+}
+
+_Atomic uint64_t *
 shm_counter(struct shm *shm, struct slice name)
 {
     if (name.len >= SHM_NAME_BYTES) return NULL;

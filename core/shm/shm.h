@@ -118,6 +118,8 @@ struct slot_text {
     X(script_runaways)                                                                                       \
     X(metric_overflows)                                                                                      \
     X(dict_full)                                                                                             \
+    X(script_abandonments)                                                                                   \
+    X(script_memory_runaways)                                                                                \
     X(stats_series_dropped)                                                                                  \
     X(connections_accepted)                                                                                  \
     X(connections_refused)                                                                                   \
@@ -182,6 +184,7 @@ struct shm_worker {
     _Atomic uint64_t in_script_since_us; /* 0: not inside Lua; the watchdog's mark */
     _Atomic uint32_t script;             /* shm_name id of the script it is in */
     _Atomic uint32_t connections, streams, tunnels;
+    _Atomic uint64_t script_bytes; /* memory of its Lua state */
     _Atomic uint32_t draining;
     alignas(64) struct shm_budget budget; /* kept over restarts: what was retried was retried */
 };
@@ -227,6 +230,7 @@ void clients_clear(struct shm *shm, unsigned worker);
 /* A named 64-bit counter for Lua, made on first use by any process, kept over reloads. NULL where full or
  * where the name is longer than SHM_NAME_BYTES - 1. */
 _Atomic uint64_t *shm_counter(struct shm *shm, struct slice name);
+_Atomic uint64_t *shm_counter_find(struct shm *shm, struct slice name); /* NULL also where nobody made it */
 
 /* ---- the endpoint table
  * -------------------------------------------------------------------------------------------- */

@@ -44,6 +44,7 @@ int fg_request_set_ctx(const struct fg_request *request, int ctx);
 int fg_result_header(const struct fg_result *result, const char *name, size_t len, struct fg_slice *out);
 const char *fg_reason_word(uint32_t reason);
 double fg_now(void);
+int fg_stack_is_deep(void);
 double fg_random(struct script *script);
 int fg_counter_open(struct script *script, const char *name, size_t len, struct fg_counter *counter);
 double fg_counter_next(const struct fg_counter *counter);

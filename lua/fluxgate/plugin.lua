@@ -19,7 +19,9 @@ local Loader = {}
 Loader.__index = Loader
 
 local function new_loader(host)
-    return setmetatable({ host = host, files = {}, chain = {} }, Loader)
+    local trusted = {}
+    for _, file in ipairs(host.trust or {}) do trusted[file] = true end
+    return setmetatable({ host = host, files = {}, chain = {}, trusted = trusted }, Loader)
 end
 
 -- A path as messages show it: without the share directory, its end where it is long.
@@ -99,7 +101,7 @@ function Loader:class(file, shown)
     if class then return class end
     local source, wrong = self.host.read(file)
     if not source then error(wrong, 0) end
-    local env = sandbox.new(self:gateway(), find_module(self.host))
+    local env = sandbox.new(self:gateway(), find_module(self.host), self.trusted[file])
     if self.host.running then env.coroutine.running = self.host.running end
     local chunk, message = load(source, "@" .. shown, "t", env)
     if not chunk then error(message, 0) end
@@ -115,6 +117,8 @@ function Loader:class(file, shown)
     self.files[file] = class
     return class
 end
+
+function Loader:forget(file) self.files[file] = nil end
 
 local function check_instance(instance, kind, shown)
     if type(instance) ~= "table" then

@@ -26,12 +26,19 @@ local C = ffi.C
 local script = ffi.cast("struct script *", host.script)
 local digest = ffi.new("uint8_t[32]")
 
-sandbox.seal_strings()
+sandbox.seal(function() return C.fg_stack_is_deep() ~= 0 end)
 
-host.QUEUE = setmetatable({}, {
-    __newindex = function() error("gateway.QUEUE is a mark", 2) end,
-    __metatable = false,
-})
+-- Their buffers are malloc's: kept ones would leak when the state is dropped, since no finaliser runs then.
+for _, name in ipairs { "cjson", "cjson.safe" } do require(name).encode_keep_buffer(false) end
+
+-- All plug-ins share it, so it can hold nothing: a table would let them write to each other by rawset.
+host.QUEUE = newproxy(true)
+do
+    local meta = getmetatable(host.QUEUE)
+    meta.__newindex = function() error("gateway.QUEUE is a mark", 2) end
+    meta.__tostring = function() return "gateway.QUEUE" end
+    meta.__metatable = false
+end
 host.now = function() return C.fg_now() end
 host.random = function(n)
     local r = C.fg_random(script)
@@ -80,6 +87,12 @@ local function service_object(index, name, options_path)
     }
 end
 
+-- "file:line: " of a callback: what C says of a call that never came back.
+local function where(callback)
+    local info = type(callback) == "function" and debug.getinfo(callback, "S")
+    return info and info.short_src .. ":" .. info.linedefined .. ": " or ""
+end
+
 local runtime = {
     views = views.backends, texts = views.texts, contexts = views.contexts, by_id = views.by_id,
     requests = views.requests, result = views.result, new_view = views.new_view, QUEUE = host.QUEUE,
@@ -97,22 +110,28 @@ function runtime.load_strategy(index, service_name, _, file, shown, json, option
     local carried = previous and cjson.decode(previous) or nil
     local instance, inner = loader:make("strategy", file, shown, decode_options(json), service, carried)
     local on_change = loader.on_change(instance, inner)
-    return instance, instance.pick, on_change, instance.on_result, offered, scratch, all
+    return instance, instance.pick, on_change, instance.on_result, offered, scratch, all,
+        where(instance.pick)
 end
 
 -- The policy (or the passive one beside it), whether it probes, and the seconds of its window if it observes.
 function runtime.load_policy(index, service_name, _, file, shown, json, options_path, kind)
     local service = service_object(index, service_name, options_path)
     local instance = loader:make(kind, file, shown, decode_options(json), service)
-    return instance, kind == "policy" and instance.probe ~= nil, policies.window(instance)
+    return instance, kind == "policy" and instance.probe ~= nil, policies.window(instance),
+        where(instance.judge or instance.observe)
 end
 
 -- `name` is the route's or the service's.
 function runtime.load_filter(name, file, shown, json, options_path)
     local owner = { name = name, options_path = options_path }
     local filter = loader:make("filter", file, shown, decode_options(json), owner)
-    return filter, filter.on_request, filter.on_response, filter.on_log
+    return filter, filter.on_request, filter.on_response, filter.on_log,
+        where(filter.on_request or filter.on_response or filter.on_log)
 end
+
+-- What a file's class and environment hold is garbage, once its instances are.
+function runtime.forget(file) loader:forget(file) end
 
 -- What a strategy hands to its successor in the next generation, as JSON; nil where it has nothing to hand
 -- over.

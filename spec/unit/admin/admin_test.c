@@ -37,7 +37,7 @@ script_status(struct script *script, struct script_status *rows, size_t cap)
 {
     assert_ptr_equal(script, (const void *)0x30);
     assert_true(cap >= 1);
-    rows[0] = (struct script_status){.plugin = "http", .service = "users", .errors = 3};
+    rows[0] = (struct script_status){.plugin = "http", .service = "users", .kind = "policy", .errors = 3};
     rows[0].quarantined_until_us = clock_now_us() + 10000000;
     snprintf(rows[0].last_error, sizeof(rows[0].last_error), "http.lua:3: <b>\"no\"</b>");
     return 1;
@@ -239,6 +239,10 @@ serves_metrics_in_their_format(void **state)
     assert_int_equal(ask(f, "GET", "/metrics"), 200);
     assert_non_null(strcasestr(f->answer, "\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"));
     assert_non_null(strstr(body(f), "\nloadbalancer_backend_status{"));
+    assert_non_null(strstr(
+        body(f), "\nfluxgate_plugin_errors_total{kind=\"policy\",plugin=\"http\",service=\"users\"} 3\n"));
+    assert_non_null(strstr(
+        body(f), "\nfluxgate_plugin_quarantined{kind=\"policy\",plugin=\"http\",service=\"users\"} 1\n"));
 }
 
 static void

@@ -49,6 +49,7 @@ static const char whole[] =
     "admin: { address: 127.0.0.1:9999 }\n"
     "trusted_proxies: [10.0.0.0/8, \"fd00::/8\", 192.168.1.7]\n"
     "lua_path: [ ./lua, /opt/lua ]\n"
+    "trust: [ ./mine.lua ]\n"
     "timeouts: { connect: 2s, response: 60s, request: 0 }\n"
     "limits: { header_bytes: 64k, body_bytes: 10M }\n"
     "drain: { delay: 5s, keep_sessions: off }\n"
@@ -82,6 +83,8 @@ reads_every_part_into_its_type(void **state)
     assert_string_equal(config->lua_path[0], "/conf/lua");
     assert_string_equal(config->lua_path[1], "/opt/lua");
     assert_null(config->lua_path[2]);
+    assert_string_equal(config->trust[0], "/conf/mine.lua");
+    assert_null(config->trust[1]);
     assert_string_equal(config->state_dir, "/conf/state");
     assert_string_equal(config->zone, "eu-1");
     assert_int_equal(config->timeouts.connect, 2000000);
@@ -422,7 +425,7 @@ finds_the_place_of_a_path_or_of_its_nearest_parent(void **state)
         {"", 1, 1},
         {"services.web.endpoints[1].zone", 30, 85},
         {"routes[x].y", 6, 1},
-        {"log.", 42, 1},
+        {"log.", 43, 1},
     };
     struct loaded loaded = load_ok(whole);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

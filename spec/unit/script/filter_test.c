@@ -519,6 +519,43 @@ reports_a_filter_that_does_not_load(void **state)
     world_fini(&w);
 }
 
+/* Compiled loops: only the state's end ends them. */
+static void
+fails_closed_when_its_state_is_dropped(void **state)
+{
+    static const char *const rows[] = {"local x = 0 while true do x = x + 1 end",
+        "gateway.sleep(0.001) local x = 0 while true do x = x + 1 end",
+        "local s = ('a'):rep(100) s:find(('a-'):rep(60) .. 'b')"};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct world w;
+        char body[300];
+        world_init(&w);
+        snprintf(body, sizeof body, "function F:on_request(r) %s end", rows[i]);
+        world_filter(&w, 0, body);
+        world_filter(&w, 1, ORDER("b"));
+        world_load(&w);
+        enum filter_verdict verdict = world_begin(&w);
+        for (int turns = 0; verdict == FILTER_WAIT && turns < 100; turns++) {
+            assert_int_not_equal(event_base_loop(w.host.base, EVLOOP_ONCE), -1);
+            verdict = filter_verdict(w.chain);
+        }
+        assert_int_equal(verdict, FILTER_FAILED);
+        filter_end(w.chain);
+        assert_int_equal(atomic_load(&shm_totals(w.f.shm)->script_abandonments), 1);
+        assert_int_equal(world_begin(&w), FILTER_FAILED); /* quarantined, in the new state */
+        assert_non_null(w.f.script->L);
+        assert_int_equal(w.request.failure.status, 503);
+        filter_end(w.chain);
+        w.request.route = 1;
+        w.request.failure.status = 0;
+        w.chain = filter_begin(w.f.script, &w.request);
+        assert_int_equal(filter_run_request(w.chain), FILTER_GO); /* the other route's */
+        assert_int_equal(atomic_load(&shm_totals(w.f.shm)->script_abandonments), 1);
+        world_fini(&w);
+    }
+}
+
 static void
 loads_no_filter_in_control(void **state)
 {
@@ -527,8 +564,7 @@ loads_no_filter_in_control(void **state)
     world_init(&w);
     world_filter(&w, 0, "error('loaded')");
     fixture_load_as(&w.f, SCRIPT_CONTROL);
-    assert_true(diags_ok(&w.f.diags));
-    assert_false(filter_is_needed(w.f.script, 0, 0));
+    assert_true(diags_ok(&w.f.diags)); /* known, for admin, but never run */
     world_fini(&w);
 }
 
@@ -603,6 +639,7 @@ main(void)
         cmocka_unit_test(raises_for_views_past_their_callback),
         cmocka_unit_test(follows_set_route_and_set_service_to_their_filters),
         cmocka_unit_test(reports_a_filter_that_does_not_load),
+        cmocka_unit_test(fails_closed_when_its_state_is_dropped),
         cmocka_unit_test(loads_no_filter_in_control),
         cmocka_unit_test(passes_ten_thousand_requests_without_growing),
         cmocka_unit_test(makes_no_garbage),

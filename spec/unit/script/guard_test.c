@@ -97,7 +97,7 @@ keeps_the_other_workers_out_of_a_script_that_one_is_stuck_in(void **state)
     fixture_strategy(&f, 0, "/mem/stuck.lua", PICK("local x = 0 while true do x = x + 1 end"), "{}");
     uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1),
              b = fixture_endpoint(&f, 1, "b", SLOT_HEALTHY, 1);
-    _Atomic uint64_t *stuck = shm_counter(f.shm, SLICE_LIT("stuck/strategy/a"));
+    _Atomic uint64_t *stuck = shm_counter(f.shm, SLICE_LIT("fluxgate/stuck/strategy/a"));
     assert_non_null(stuck);
     pid_t pid = fork();
     assert_int_not_equal(pid, -1);

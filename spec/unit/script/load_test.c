@@ -270,6 +270,29 @@ builds_from_a_sealed_bundle_what_the_checker_read(void **state)
     diags_fini(&diags);
 }
 
+static void
+gives_a_trusted_file_every_library_and_no_other(void **state)
+{
+    static const char *const trust[] = {"/mem/trusted.lua", NULL};
+    static const char source[] = "local ok = pcall(require, 'ffi') local S = { n = ok and io and os.execute "
+                                 "and debug and 1 or 0 } S.__index = S "
+                                 "function S.new() return setmetatable({}, S) end function S:pick(_, b) "
+                                 "return self.n == 1 and b[1] or nil end "
+                                 "return S";
+    struct fixture f;
+    (void)state;
+    fixture_init(&f);
+    f.config.trust = trust;
+    fixture_strategy(&f, 0, "/mem/trusted.lua", source, "{}");
+    fixture_strategy(&f, 1, "/mem/other.lua", source, "{}");
+    uint32_t a = fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1);
+    fixture_endpoint(&f, 1, "b", SLOT_HEALTHY, 1);
+    fixture_load(&f);
+    assert_int_equal(fixture_pick(&f, 0), a);
+    assert_int_equal(fixture_pick(&f, 1), SLOT_NONE);
+    fixture_fini(&f);
+}
+
 int
 main(void)
 {
@@ -283,6 +306,7 @@ main(void)
         cmocka_unit_test(hands_a_strategys_state_to_its_successor),
         cmocka_unit_test(names_the_yaml_line_of_a_wrong_option),
         cmocka_unit_test(builds_from_a_sealed_bundle_what_the_checker_read),
+        cmocka_unit_test(gives_a_trusted_file_every_library_and_no_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@ local sandbox = require "fluxgate.sandbox"
 
 local API = 1 -- the version of the contract that plug-ins name with `api = 1`
 local DEPTH_MAX = 8 -- strategies made of strategies made of …
+local COUNTERS_MAX = 64 -- that one new() makes, or a file after it
 local KINDS = {
     strategy = { functions = { "pick" }, what = "a strategy" },
     policy = { functions = { "probe", "judge" }, or_else = "observe", what = "a health policy" },
@@ -69,11 +70,12 @@ function Loader:gateway()
         if type(value) ~= "string" then error(what .. ": expected a string, got " .. type(value), 3) end
         return value
     end
+    local late = { names = {}, count = 0 } -- counters that are made after new()
     local gateway = {
         name = "fluxgate", version = host.version, zone = host.zone, api = API, QUEUE = host.QUEUE,
         now = host.now,
         random = host.random,
-        counter = function(name) return host.counter(text(name, "gateway.counter")) end,
+        counter = function(name) return self:counter(text(name, "gateway.counter"), late) end,
         strategy = function(name, given) return self:inner(text(name, "gateway.strategy"), given) end,
         log = log(host),
         sha256 = function(data) return host.sha256(text(data, "gateway.sha256")) end,
@@ -146,7 +148,7 @@ end
 -- Makes an instance. Returns it and a list of the strategies that its new() made with gateway.strategy.
 function Loader:make(kind, file, shown, given, service, previous)
     if #self.chain >= DEPTH_MAX then error("gateway.strategy: strategies are nested too deep", 0) end
-    local frame = { service = service, given = given, inner = {} }
+    local frame = { service = service, given = given, inner = {}, counters = { names = {}, count = 0 } }
     self.chain[#self.chain + 1] = frame
     local depth = #self.chain
     local ok, instance = pcall(function()
@@ -181,12 +183,25 @@ end
 -- maker's.
 function Loader:inner(name, given)
     local frame = self.chain[#self.chain]
-    if not frame then error("gateway.strategy may be called in new() only", 3) end
+    if not frame then error("gateway.strategy may be called in new() only", 2) end
     local file = self:find_script(name)
     if not file then error(option_path(frame, name) .. ": there is no strategy '" .. name .. "'", 0) end
     local instance, inner = self:make("strategy", file, display(self.host, file), given or {}, frame.service)
     frame.inner[#frame.inner + 1] = { instance = instance, inner = inner }
     return instance
+end
+
+-- A counter stays for as long as the gateway runs: no script may use up those of all.
+function Loader:counter(name, made)
+    local frame = self.chain[#self.chain]
+    made = frame and frame.counters or made
+    if not made.names[name] then
+        if made.count == COUNTERS_MAX then
+            error("gateway.counter: more than " .. COUNTERS_MAX .. " names", 2)
+        end
+        made.names[name], made.count = true, made.count + 1
+    end
+    return self.host.counter(name)
 end
 
 local function change_all(inner, backends)

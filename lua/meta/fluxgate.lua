@@ -278,7 +278,7 @@ function gateway.now() end
 ---@return number
 function gateway.random(n) end
 
----A counter that all workers share and that outlives reloads. Make it in new().
+---A counter that all workers share and that outlives reloads. Make it in new(), and no more than 64 there.
 ---@param name string
 ---@return Counter
 function gateway.counter(name) end

@@ -90,4 +90,13 @@ describe("the test kit", function()
         assert.is_true(strategy("return io == nil and os.execute == nil and debug == nil and string.dump == nil")
             :pick(kit.request(), fleet))
     end)
+
+    it("lets a script make counters, but not use up those of all", function()
+        local counting = strategy("return gateway.counter('c' .. (request.path == '/' and 1 or gateway.random(1e9))):next()")
+        assert.equal(0, counting:pick(kit.request(), fleet))
+        for _ = 1, 63 do counting:pick(kit.request { path = "/new" }, fleet) end
+        assert.equal(1, counting:pick(kit.request(), fleet))
+        local ok, message = pcall(counting.pick, counting, kit.request { path = "/new" }, fleet)
+        assert.is_truthy(not ok and message:find("%.lua:1: gateway%.counter: more than 64 names"), message)
+    end)
 end)

@@ -56,7 +56,8 @@ use_generation(struct worker *worker, struct ipc_message *message)
         .worker = worker->index,
         .config = config,
         .bundle = bundle,
-        .shm = worker->shm};
+        .shm = worker->shm,
+        .was_checked = true};
     struct script *script = script_new(&env, proxy_script(worker->proxy), &diags);
     if (script == NULL || !diags_ok(&diags)) {
         const char *why =

@@ -87,7 +87,8 @@ make_list(struct script *script, struct filter_list *list, const struct config_f
         use->config = &configs[i];
         use->plugin =
             script_plugin(script, "filter", configs[i].plugin.options.path, &configs[i].plugin, owner);
-        use->on_request = use->on_response = use->on_log = LUA_NOREF;
+        use->on_request = LUA_REFNIL; /* until it is loaded nobody knows, so it is asked, and fails */
+        use->on_response = use->on_log = LUA_NOREF;
         if (script->env.role == SCRIPT_WORKER) {
             use->plugin.stuck_until_us = script_stuck_word(script, &use->plugin, is_new_generation);
         }

@@ -127,8 +127,8 @@ load_keep(lua_State *L, int index)
     return luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
-/* Without diags the state was running before: then it is a fault like any other, and the plug-in stays out.
- */
+/* Where nobody waits for a verdict (the state was running before, or the checker has given it) it is a fault
+ * like any other, and the plug-in stays out. */
 void
 load_failed(struct script *script, int status, struct plugin *plugin, const struct config_plugin *config,
     const char *owner, struct diags *diags)
@@ -141,7 +141,7 @@ load_failed(struct script *script, int status, struct plugin *plugin, const stru
     } else {
         state_take_error(script->L, status, message, sizeof message);
     }
-    if (diags == NULL)
+    if (diags == NULL || script->env.was_checked)
         plugin_fault(script, plugin, "load", message, SCRIPT_ERRORS_MAX);
     else
         load_diag(script, config, owner, message, diags);

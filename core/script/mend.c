@@ -10,14 +10,6 @@ enum { SUSPECTS = 8, LOAD_LEAST_US = 100000 };
 
 static unsigned states_dropped; /* of this process */
 
-/* Work of ours that takes long, a piece at a time: no stand-still for the watchdog. */
-static void
-beat(struct script *script)
-{
-    if (script->mark != NULL)
-        atomic_store_explicit(&script->mark->heartbeat_us, clock_now_us(), memory_order_relaxed);
-}
-
 unsigned
 script_states_dropped(void)
 {
@@ -93,7 +85,6 @@ script_mend(struct script *script)
     uint64_t start = clock_now_us();
     if (start < script->mend_after_us) return;
     bool is_new = script->L == NULL;
-    beat(script);
     script->is_mending = true;
     script->wants_load = false;
     state_begin_load(
@@ -144,7 +135,6 @@ script_drop_hoarder(struct script *script, struct plugin *running)
     size_t held = script->used_bytes;
     for (int suspects = 0; suspects < SUSPECTS && script->used_bytes > SCRIPT_MEMORY_FULL; suspects++) {
         struct plugin *next = NULL;
-        beat(script);
         script_each_plugin(script, suspect, &next);
         if (next == NULL) break;
         lua_pushcfunction(script->L, forget);

@@ -21,6 +21,7 @@ struct script_env {
     const struct config *config; /* borrowed, must outlive the script */
     struct bundle *bundle;       /* borrowed: every Lua source comes from it */
     struct shm *shm;             /* NULL in the checker */
+    bool was_checked;            /* the checker has loaded these scripts without an error */
 };
 
 struct script;
@@ -29,7 +30,8 @@ struct script;
  * policy (control and checker) that the config names, each new()ed with its options under the load budget.
  * What a plug-in raises goes into diags with file:line (or the YAML place, for an option it names). NULL only
  * where no state could be made; with errors in diags it must not serve. `previous` (may be NULL) is asked to
- * export() its strategies' state. */
+ * export() its strategies' state. Where env->was_checked, an error is none of diags but a
+ * fault: that plug-in is in quarantine, the others serve. */
 MUST_CHECK
 struct script *script_new(const struct script_env *env, struct script *previous, struct diags *diags);
 void script_free(struct script *script);

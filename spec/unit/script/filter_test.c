@@ -36,6 +36,21 @@ runs_in_order_and_back_in_reverse(void **state)
 }
 
 static void
+lets_nobody_past_a_filter_that_could_not_be_loaded(void **state)
+{
+    struct world w;
+    (void)state;
+    world_init(&w);
+    world_filter(&w, 0, ORDER("a"));
+    world_filter(&w, 0, "error('in this worker alone')");
+    w.f.was_checked = true;
+    world_load(&w);
+    assert_int_equal(world_begin(&w), FILTER_FAILED);
+    assert_int_equal(w.request.failure.status, 503);
+    world_fini(&w);
+}
+
+static void
 ends_at_an_answer_that_those_before_it_see(void **state)
 {
     struct world w;
@@ -623,6 +638,7 @@ main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(runs_in_order_and_back_in_reverse),
+        cmocka_unit_test(lets_nobody_past_a_filter_that_could_not_be_loaded),
         cmocka_unit_test(ends_at_an_answer_that_those_before_it_see),
         cmocka_unit_test(shows_and_changes_a_request),
         cmocka_unit_test(names_each_change_for_the_proxy),

@@ -293,6 +293,28 @@ gives_a_trusted_file_every_library_and_no_other(void **state)
     fixture_fini(&f);
 }
 
+static void
+a_fault_in_a_worker_alone_costs_that_plugin_alone(void **state)
+{
+    struct fixture f;
+    struct script_status rows[8];
+    uint32_t slot;
+    enum reason reason;
+    (void)state;
+    fixture_init(&f);
+    fixture_strategy(&f, 0, "/mem/broken.lua", "error('here alone')", "{}");
+    fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1);
+    fixture_endpoint(&f, 1, "b", SLOT_HEALTHY, 1);
+    f.was_checked = true;
+    fixture_load(&f);
+    assert_true(script_status(f.script, rows, 8) > 0);
+    assert_true(rows[0].quarantined_until_us > 0);
+    assert_non_null(strstr(rows[0].last_error, "here alone"));
+    for (uint32_t service = 0; service < 2; service++)
+        assert_int_equal(script_pick(f.script, fixture_request(&f, service), &slot, &reason), SCRIPT_PICKED);
+    fixture_fini(&f);
+}
+
 int
 main(void)
 {
@@ -307,6 +329,7 @@ main(void)
         cmocka_unit_test(names_the_yaml_line_of_a_wrong_option),
         cmocka_unit_test(builds_from_a_sealed_bundle_what_the_checker_read),
         cmocka_unit_test(gives_a_trusted_file_every_library_and_no_other),
+        cmocka_unit_test(a_fault_in_a_worker_alone_costs_that_plugin_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -233,11 +233,11 @@ finds_the_script_that_holds_the_memory_and_not_the_one_that_ran_out(void **state
      * none. */
     (void)state;
     load(&f, STRATEGY(PICK(
-                 "kept = kept or {} local room = 65300 * 1024 - collectgarbage('count') * 1024 if room > "
+                 "kept = kept or {} local room = 65000 * 1024 - collectgarbage('count') * 1024 if room > "
                  "2000 then kept[#kept + 1] = ('x'):rep(math.min(room - 1000, 5e5)) .. #kept end return "
                  "backends[1]")));
     fixture_strategy(&f, 2, "/mem/modest.lua",
-        STRATEGY(PICK("local t = {} for i = 1, 4000 do t[i] = { i } end return backends[1]")), "{}");
+        STRATEGY(PICK("local t = {} for i = 1, 20000 do t[i] = { i } end return backends[1]")), "{}");
     fixture_endpoint(&f, 2, "c", SLOT_HEALTHY, 1);
     script_free(f.script);
     fixture_load(&f);

@@ -29,6 +29,7 @@ struct fixture {
     struct arena arena;
     struct headers headers;
     struct script_request request;
+    bool was_checked;
 };
 
 /* Services "a", "b" and "c", all with round_robin and no endpoint. */
@@ -104,7 +105,8 @@ fixture_load_as(struct fixture *f, enum script_role role)
     struct script_env env = {.role = role,
         .config = &f->config,
         .bundle = f->bundle,
-        .shm = role == SCRIPT_CHECKER ? NULL : f->shm};
+        .shm = role == SCRIPT_CHECKER ? NULL : f->shm,
+        .was_checked = f->was_checked};
     f->script = script_new(&env, NULL, &f->diags);
 }
 

@@ -134,12 +134,13 @@ load_failed(struct script *script, int status, struct plugin *plugin, const stru
     const char *owner, struct diags *diags)
 {
     char message[1024], place[200];
+    state_load_place(place, sizeof place);
     if (status == GUARD_ABANDONED) {
-        state_load_place(place, sizeof place);
         script_drop(script);
         snprintf(message, sizeof message, "%sdid not return: loading may take 2 s of CPU time", place);
     } else {
         state_take_error(script->L, status, message, sizeof message);
+        if (status == LUA_ERRMEM) snprintf(message, sizeof message, "%snot enough memory", place);
     }
     if (diags == NULL || script->env.was_checked)
         plugin_fault(script, plugin, "load", message, SCRIPT_ERRORS_MAX);

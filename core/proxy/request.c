@@ -282,8 +282,7 @@ static void
 route_request(struct stream *stream)
 {
     const struct h1_head *head = &stream->parser.head;
-    stream->up.from = head->body;
-    stream->up.left = head->length;
+    relay_init(&stream->up, head->body, head->body, head->length, stream->in);
     stream->bytes_in = stream->head_bytes;
     stream->query = head->query;
     stream->path = head->path;

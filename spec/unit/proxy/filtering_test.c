@@ -523,6 +523,51 @@ a_body_that_a_filter_read_still_reaches_the_endpoint(void **state)
     }
 }
 
+static char asked_last; /* the path's last byte */
+
+static enum filter_verdict
+read_body_of_each(struct filter_request *request, unsigned nth)
+{
+    char last = request->pick->path.at[request->pick->path.len - 1];
+    (void)nth;
+    if (last == asked_last) return FILTER_GO; /* after its wait, and for the service's filters */
+    asked_last = last;
+    request->answer = &given;
+    assert_true(fake.host.body(request->stream, FAKE_TASK, body_max));
+    return FILTER_WAIT;
+}
+
+/* What a stream was before must not show: one that had read chunks to their end took the next request's first
+ * chunk for the last, and what stood behind it for another request. */
+static void
+a_chunked_body_is_read_whole_whatever_its_stream_did_before(void **state)
+{
+    (void)state;
+    struct rig *rig = new_rig(FILTERED);
+    struct heard *client = rig_client(rig), *backend = NULL;
+    fake.on_request = read_body_of_each;
+    asked_last = 0;
+    fake.verdict = FILTER_GO;
+    body_max = 1 << 20;
+    for (int i = 0; i < 3; i++) {
+        char text[128];
+        snprintf(text, sizeof text,
+            "POST /%d HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n0\r\n\r\n\r\n0\r\n\r\n",
+            i);
+        rig_forget(client);
+        rig_say(rig, client, text);
+        if (backend == NULL) backend = rig_backend(rig, 0);
+        expect_body(rig, backend, "0\r\n\r\n", 5);
+        assert_int_equal(fake.body_len, 5);
+        rig_forget(backend);
+        rig_say(rig, backend, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1");
+        rig_expect(rig, client, "\r\n\r\n1");
+    }
+    rig_hang_up(client), rig_hang_up(backend);
+    expect_over(rig);
+    rig_free(rig);
+}
+
 static void
 a_body_past_the_filters_bound_streams_on(void **state)
 {
@@ -1196,6 +1241,7 @@ main(void)
         cmocka_unit_test(a_drain_cuts_a_wait_at_its_end),
         cmocka_unit_test(filters_run_once_whatever_the_attempts),
         cmocka_unit_test(a_body_that_a_filter_read_still_reaches_the_endpoint),
+        cmocka_unit_test(a_chunked_body_is_read_whole_whatever_its_stream_did_before),
         cmocka_unit_test(a_body_past_the_filters_bound_streams_on),
         cmocka_unit_test(a_client_that_waits_for_leave_is_given_it),
         cmocka_unit_test(a_replaced_body_is_sent_in_the_clients_place),

@@ -3,12 +3,12 @@
  * its library or finalisers: past the hard budget the handler leaves the call by siglongjmp, and the
  * lua_State is dropped whole.
  *
- * Why that is sound: it leaves only where the interrupted instruction lies in LuaJIT's text or in its machine
- * code. Then no function of ours, of libc or of the allocator is under way, so no lock of theirs is held and
- * none of their data half-written. What may stand between that instruction and the call site is LuaJIT, all
- * of whose memory goes with its heap; libgcc's unwinder, which holds no lock while it asks LuaJIT's
- * personality; and C functions that call the Lua API: those of this room own nothing there, those of cjson at
- * most one buffer, which leaks. */
+ * Why that is sound: it leaves only where the interrupted instruction lies in the text of LuaJIT or cjson, or
+ * in LuaJIT's machine code. Then no function of ours, of libc or of the allocator is under way, so no lock of
+ * theirs is held and none of their data half-written. What may stand between that instruction and the call
+ * site is LuaJIT, all of whose memory goes with its heap; libgcc's unwinder, which holds no lock while it
+ * asks LuaJIT's personality; and C functions that call the Lua API: those of this room own nothing there,
+ * those of cjson at most one buffer, which leaks. */
 #include "core/script/script_internal.h"
 
 #include <errno.h>
@@ -53,7 +53,8 @@ static struct {
 
 _Atomic bool guard_must_leave;
 
-/* LuaJIT's executable segments; none where it is linked into this program, whose own text lies there too. */
+/* The executable segments of LuaJIT and cjson; none where it is linked into this program, whose own text lies
+ * there too. */
 static struct {
     uintptr_t from, to;
 } texts[TEXTS_MAX];
@@ -241,6 +242,7 @@ find_luajit(struct dl_phdr_info *module, size_t size, void *context)
 {
     uintptr_t theirs = (uintptr_t)lua_newstate, ours = (uintptr_t)guard_prepare;
     bool has_theirs = false, has_ours = false;
+    bool is_cjson = module->dlpi_name != NULL && strstr(module->dlpi_name, "/cjson.so") != NULL;
     (void)size;
     (void)context;
     for (unsigned i = 0; i < module->dlpi_phnum; i++) {
@@ -250,14 +252,14 @@ find_luajit(struct dl_phdr_info *module, size_t size, void *context)
         has_theirs = has_theirs || (theirs >= from && theirs < to);
         has_ours = has_ours || (ours >= from && ours < to);
     }
-    if (!has_theirs) return 0;
+    if (!has_theirs && !is_cjson) return 0;
     for (unsigned i = 0; i < module->dlpi_phnum && !has_ours && text_count < TEXTS_MAX; i++) {
         if (module->dlpi_phdr[i].p_type != PT_LOAD || (module->dlpi_phdr[i].p_flags & PF_X) == 0) continue;
         texts[text_count].from = module->dlpi_addr + module->dlpi_phdr[i].p_vaddr;
         texts[text_count].to = texts[text_count].from + module->dlpi_phdr[i].p_memsz;
         text_count++;
     }
-    return 1;
+    return 0;
 }
 
 /* The main thread's stack grows on demand, as far as the limit that holds at that moment. */

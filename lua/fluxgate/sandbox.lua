@@ -7,12 +7,34 @@ local BASE = {
     "select", "setmetatable", "tonumber", "tostring", "type", "unpack", "xpcall", "_VERSION",
 }
 
+local JSON_MAX, JSON_DEPTH = 8 * 1024 * 1024, 1000
+
 local function copy(from, without)
     local to = {}
     for key, value in pairs(from) do
         if not (without and without[key]) then to[key] = value end
     end
     return to
+end
+
+-- What is left of `left` bytes after the text of a value, escapes not counted; no deeper than cjson goes.
+local function text_left(value, left, depth)
+    if type(value) == "string" then return left - #value end
+    if type(value) ~= "table" or depth > JSON_DEPTH then return left end
+    for key, item in next, value do
+        if type(key) == "string" then left = left - #key end
+        left = text_left(item, left - 2, depth + 1)
+        if left < 0 then break end
+    end
+    return left
+end
+
+-- cjson builds its text outside of the memory that scripts are bounded by: the text is bounded beforehand.
+local function bounded(encode)
+    return function(value)
+        if text_left(value, JSON_MAX, 0) >= 0 then return encode(value) end
+        error("cjson.encode: the text is longer than 8 MiB", 2)
+    end
 end
 
 local function shared_libraries()
@@ -26,7 +48,8 @@ local function shared_libraries()
         bit = copy(require "bit"),
         os = { time = os.time, clock = os.clock, date = os.date, difftime = os.difftime },
         cjson = {
-            encode = cjson.encode, decode = cjson.decode, null = cjson.null, empty_array = cjson.empty_array,
+            encode = bounded(cjson.encode), decode = cjson.decode, null = cjson.null,
+            empty_array = cjson.empty_array,
         },
     }
 end

@@ -40,6 +40,7 @@ add("full", "a string that grows", "local s = 'x' while true do s = s .. s end")
 add("full", "a string.rep bomb", "return ('x'):rep(1e9)")
 add("full", "a string.rep bomb inside pcall", "pcall(string.rep, 'x', 1e9) return backends[1]")
 add("full", "a table that grows", "local t = {} for i = 1, 1e9 do t[i] = { i } end")
+add("error", "a JSON bomb", "local s, t = ('x'):rep(1e6), {} for i = 1, 1e4 do t[i] = s end return cjson.encode(t) and backends[1]")
 add("full", "a table.new bomb", "require('table.new')(1e8, 0) return backends[1]")
 add("full", "strings kept for ever",
     "kept = kept or {} for i = 1, 8 do kept[#kept + 1] = ('x'):rep(1e6) .. #kept end return backends[1]")

@@ -405,8 +405,8 @@ fg_request_body(const struct fg_request *view, struct fg_slice *out)
     int found = chain_of(view, &chain);
     if (found != FG_DONE) return found;
     if (chain->request->changed & FILTER_BODY) return give(chain->request->body, out);
-    if (!chain->request->has_body) return give(SLICE_LIT(""), out);
     if (chain->phase != CHAIN_REQUEST) return FG_PHASE;
+    if (!chain->request->has_body) return give(SLICE_LIT(""), out);
     struct script_task *running = chain->script->tasks->running;
     return running != NULL && running->chain == chain ? FG_NO : FG_OVER;
 }
@@ -538,12 +538,19 @@ body_changes(struct filter_chain *chain)
     return true;
 }
 
+/* What a HEAD or a 304 says of the body is what a GET would say (RFC 9110 §8.6 and §15.4.5). */
+static int
+bodiless_changes(struct filter_chain *chain)
+{
+    return chain->response->answer != NULL || body_changes(chain) ? FG_NO : FG_MEMORY;
+}
+
 int
 fg_response_on_body(const struct fg_response *view, uint32_t number)
 {
     struct filter_chain *chain = chain_of_response(view);
     if (chain == NULL) return FG_OVER;
-    if (!chain->response->has_body) return FG_NO;
+    if (!chain->response->has_body) return bodiless_changes(chain);
     if (chain->stage_total == FILTER_STAGES_MAX || !body_changes(chain)) return FG_MEMORY;
     chain->stages[chain->stage_total].plugin = &chain->current->plugin;
     chain->stages[chain->stage_total++].number = (int)number;
@@ -558,7 +565,7 @@ may_compress(const struct filter_response *response)
     for (; control != NULL; control = headers_next(response->headers, control)) {
         if (header_list_has(control->value, SLICE_LIT("no-transform"))) return false;
     }
-    return response->has_body && response->status != 206 && response->encoding == FILTER_IDENTITY &&
+    return response->status != 206 && response->encoding == FILTER_IDENTITY &&
            headers_find(response->headers, HEADER_CONTENT_ENCODING) == NULL;
 }
 
@@ -571,6 +578,7 @@ fg_response_compress(const struct fg_response *view, uint32_t encoding, uint32_t
     if (chain == NULL) return FG_OVER;
     if (encoding < FILTER_GZIP || encoding > FILTER_ZSTD || level < 1 || level > 22) return FG_VALUE;
     if (!may_compress(chain->response)) return FG_NO;
+    if (!chain->response->has_body) return bodiless_changes(chain);
     if (!body_changes(chain) ||
         !headers_add(chain->response->headers, chain->request->pick->arena, HEADER_CONTENT_ENCODING,
             header_name(HEADER_CONTENT_ENCODING), names[encoding]))

@@ -3,7 +3,7 @@
 local arguments = {}
 
 local error, type, tostring = error, type, tostring
-local HUGE = math.huge
+local HUGE, SECONDS_MAX = math.huge, 366 * 86400
 
 function arguments.text(what, value)
     if type(value) ~= "string" then error(what .. ": expected a string, got " .. type(value), 3) end
@@ -20,6 +20,29 @@ end
 function arguments.positive(what, value)
     if type(value) ~= "number" or not (value > 0 and value < HUGE) then
         error(what .. ": expected a number above 0, got " .. tostring(value), 3)
+    end
+    return value
+end
+
+-- How long to wait: at least `least`, at most a year.
+function arguments.seconds(what, value, least)
+    if type(value) ~= "number" or not (value >= least and value <= SECONDS_MAX) then
+        error(what .. ": expected a number of seconds, got " .. tostring(value), 3)
+    end
+    return value
+end
+
+function arguments.bytes(what, value)
+    if type(value) ~= "number" or value ~= value or value < 0 then
+        error(what .. ": expected a number of bytes, got " .. tostring(value), 3)
+    end
+    return value
+end
+
+-- A level of compression: nil for the usual one.
+function arguments.level(what, value, most)
+    if value ~= nil and not (type(value) == "number" and value >= 1 and value <= most) then
+        error(what .. ": no such level: " .. tostring(value), 3)
     end
     return value
 end

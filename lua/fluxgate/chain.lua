@@ -2,6 +2,7 @@
 -- gateway's order, in coroutines on a clock of its own, with the methods that only filters have on a
 -- request and its answer. A wait is a yield of the time to go on at; whoever runs the chain moves the clock
 -- there.
+local arguments = require "fluxgate.arguments"
 local fakes = require "fluxgate.fakes"
 
 local chain = {}
@@ -40,6 +41,7 @@ end
 
 local function answer_of(what, status, body, headers)
     check_status(what, status)
+    if body ~= nil and type(body) ~= "string" then error(what .. ": the body is no string", 3) end
     local fields = {}
     for name, value in pairs(headers or {}) do
         for _, one in ipairs(type(value) == "table" and value or { value }) do
@@ -150,16 +152,19 @@ methods.set_route = setter("route", "known_routes")
 
 function methods:body(max)
     local row = fakes.data(self)
+    max = arguments.bytes("request:body", max or BODY_MAX)
+    if not row.is_body_set then check_phase(self, "request:body") end
     row.body_read = true
     if row.body_cut then return nil, "cut" end
-    if #row.body > math.min(max or BODY_MAX, BODY_CAP) then return nil, "too large" end
+    if #row.body > math.min(max, BODY_CAP) then return nil, "too large" end
     return row.body
 end
 
 function methods:set_body(text)
     check_phase(self, "request:set_body")
     if type(text) ~= "string" then error("request:set_body: expected a string", 2) end
-    fakes.data(self).body = text
+    local row = fakes.data(self)
+    row.body, row.is_body_set, row.body_cut = text, true, nil
 end
 
 function methods:answer(status, body, headers)
@@ -236,9 +241,14 @@ local function changed_body(self)
     end
 end
 
+-- What a HEAD or a 304 says of the body is what a GET would say.
+local function bodiless_changed(self)
+    if not self.is_own then changed_body(self) end
+end
+
 function replies:on_body(fn)
     if type(fn) ~= "function" then error("response:on_body: expected a function", 2) end
-    if not self.has_body then return end
+    if not self.has_body then return bodiless_changed(self) end
     self.stages[#self.stages + 1] = fn
     changed_body(self)
 end
@@ -247,9 +257,14 @@ function replies:compress(encoding, level)
     if encoding ~= "gzip" and encoding ~= "zstd" and encoding ~= "deflate" then
         error("response:compress: '" .. tostring(encoding) .. "' is none of gzip, zstd, deflate", 2)
     end
+    arguments.level("response:compress", level, encoding == "zstd" and 19 or 9)
     local control = (find(self.fields, "cache-control") or ""):lower()
-    if not self.has_body or self.status == 206 or find(self.fields, "content-encoding")
+    if self.status == 206 or find(self.fields, "content-encoding")
         or control:find("no-transform", 1, true) then
+        return false
+    end
+    if not self.has_body then
+        bodiless_changed(self)
         return false
     end
     changed_body(self)

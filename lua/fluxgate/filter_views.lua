@@ -1,5 +1,6 @@
 -- fluxgate/filter_views.lua: what a filter has beyond views.lua: the request's changes, the response, body
 -- stages, and the flat records of on_log. chain.lua is the test kit's model of the same; errors read alike.
+local arguments = require "fluxgate.arguments"
 local ffi = require "ffi"
 local filter = require "ffi.filter"
 local views = require "fluxgate.views"
@@ -204,10 +205,7 @@ function replies:compress(encoding, level)
     if not number then
         error("response:compress: '" .. tostring(encoding) .. "' is none of gzip, zstd, deflate", 2)
     end
-    level = level or LEVELS[encoding]
-    if type(level) ~= "number" or level < 1 or level > (encoding == "zstd" and 19 or 9) then
-        error("response:compress: no such level: " .. tostring(level), 2)
-    end
+    level = arguments.level("response:compress", level, encoding == "zstd" and 19 or 9) or LEVELS[encoding]
     local code = C.fg_response_compress(self, number, level)
     if code < 0 then wrong("response:compress", code) end
     return code == DONE
@@ -275,7 +273,7 @@ function module.new(host)
     function methods:body(max)
         local found = C.fg_request_body(self, out)
         if found < 0 then wrong("request:body", found) end
-        max = type(max) == "number" and max >= 0 and max or BODY_MAX
+        max = arguments.bytes("request:body", max or BODY_MAX)
         if max > BODY_CAP then max = BODY_CAP end
         if found == DONE then
             if out.len > max then return nil, "too large" end

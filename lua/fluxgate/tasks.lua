@@ -1,19 +1,12 @@
 -- fluxgate/tasks.lua: what scripts may wait for and start: fetch, sleep, spawned functions and timers. A wait
 -- is a C function that yields (core/script/task.c); waits.lua is the test kit's model of the same.
+local arguments = require "fluxgate.arguments"
+
 local error, type, tostring, pairs, ipairs = error, type, tostring, pairs, ipairs
 
 local tasks = {}
 
 local TIMEOUT, TIMEOUT_MAX, BODY_MAX, BODY_CAP = 5, 3600, 1024 * 1024, 64 * 1024 * 1024
-local SECONDS_MAX = 366 * 86400
-
-local function check_seconds(value, what, least)
-    if type(value) ~= "number" or not (value >= least and value <= SECONDS_MAX) then
-        error(what .. ": expected a number of seconds, got " .. tostring(value), 3)
-    end
-    return value
-end
-
 local function check_function(fn, what)
     if type(fn) ~= "function" then error(what .. ": expected a function, got a " .. type(fn), 3) end
     return fn
@@ -52,7 +45,7 @@ function tasks.extra(host)
         local method, body, timeout, max = options.method, options.body, options.timeout, options.max_body
         if type(method or "") ~= "string" then error("gateway.fetch: the method is no token", 2) end
         if type(body or "") ~= "string" then error("gateway.fetch: the body must be a string", 2) end
-        timeout = timeout == nil and TIMEOUT or check_seconds(timeout, "gateway.fetch: timeout", 0.001)
+        timeout = timeout == nil and TIMEOUT or arguments.seconds("gateway.fetch: timeout", timeout, 0.001)
         max = max == nil and BODY_MAX or max
         if type(max) ~= "number" or max < 0 or max ~= max then
             error("gateway.fetch: max_body must be a number of bytes", 2)
@@ -64,7 +57,7 @@ function tasks.extra(host)
     end
 
     function extra.sleep(seconds)
-        local refused = host.sleep(check_seconds(seconds, "gateway.sleep", 0))
+        local refused = host.sleep(arguments.seconds("gateway.sleep", seconds, 0))
         if refused ~= true then error("gateway.sleep " .. refused, 2) end
     end
 
@@ -73,7 +66,7 @@ function tasks.extra(host)
     end
 
     function extra.every(seconds, fn, options)
-        check_seconds(seconds, "gateway.every", 0.001)
+        arguments.seconds("gateway.every", seconds, 0.001)
         check_function(fn, "gateway.every")
         local once = check_options(options, "gateway.every").once
         if once ~= nil and once ~= "worker" and once ~= "gateway" then

@@ -23,8 +23,11 @@ local function resume(task)
     local results = { coroutine.resume(task.co, unpack(task.args, 1, task.count)) }
     state.current = outer
     task.args, task.count = {}, 0
-    if coroutine.status(task.co) == "dead" then
-        task.done, task.ok, task.wrong = true, results[1], results[2]
+    local is_dead, is_waiting = coroutine.status(task.co) == "dead", task.is_waiting
+    task.is_waiting = false
+    if is_dead or not is_waiting then
+        task.done, task.ok, task.wrong = true, is_dead and results[1], results[2]
+        if not is_dead then task.wrong = "it yielded, and no coroutine of its own was there to take that" end
         if task.on_done then task.on_done() end
     else
         task.wake = results[2]
@@ -79,6 +82,7 @@ local function wait_until(what, time)
     if not task or coroutine.running() ~= task.co then
         error(what .. " may wait only in on_request, on_response and timers", 3)
     end
+    task.is_waiting = true
     coroutine.yield(time)
 end
 
@@ -101,6 +105,7 @@ function extra.fetch(url, options)
     if type(url) ~= "string" or not (url:find("^https?://[^/]") or url:find("^service://[^/]")) then
         error("gateway.fetch: expected a URL http://…, https://… or service://NAME/…", 2)
     end
+    if options.timeout ~= nil then arguments.seconds("gateway.fetch: timeout", options.timeout, 0.001) end
     local seen = { url = url, method = options.method or "GET", headers = options.headers or {} }
     seen.body, seen.timeout = options.body, options.timeout
     state.fetched[#state.fetched + 1] = seen
@@ -122,7 +127,9 @@ function extra.fetch(url, options)
     return { status = given.status or 200, headers = headers, body = given.body or "" }
 end
 
-function extra.sleep(seconds) wait_until("gateway.sleep", clock.now + seconds) end
+function extra.sleep(seconds)
+    wait_until("gateway.sleep", clock.now + arguments.seconds("gateway.sleep", seconds, 0))
+end
 
 function extra.spawn(fn, ...)
     if state.spawned >= SPAWNED_MAX then return nil, "limit: too many spawned functions run" end
@@ -138,9 +145,7 @@ end
 -- workers runs it; here there is but one.
 function extra.every(seconds, fn, options)
     local once = options and options.once
-    if type(seconds) ~= "number" or seconds <= 0 or seconds ~= seconds then
-        error("gateway.every: expected a number of seconds, got " .. tostring(seconds), 2)
-    end
+    arguments.seconds("gateway.every", seconds, 0.001)
     if once ~= nil and once ~= "worker" and once ~= "gateway" then
         error("gateway.every: once must be \"worker\" or \"gateway\"", 2)
     end

@@ -546,7 +546,8 @@ function Filter:on_response(request, response) end
 function Filter:on_log(request, response) end
 
 ---A request as filters have it: what pick() has, and more. Header names compare without case; fields that
----frame a message, Host and hop-by-hop fields belong to the gateway. What may not be raises.
+---frame a message, Host and hop-by-hop fields belong to the gateway. What may not be raises. set_cookie is
+---pick()'s alone; a filter sets a cookie by response:add_header("Set-Cookie", …).
 ---@class FilterRequest : Request
 ---@field id string its X-Request-Id
 ---@field scheme string "http" or "https"

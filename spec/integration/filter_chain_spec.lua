@@ -155,6 +155,20 @@ function F:on_response(r, a) a:on_body(function(chunk) return (chunk:upper()) en
         assert.is_true(peak_mib(gateway) - before < 40, "grew by " .. peak_mib(gateway) - before .. " MiB")
     end)
 
+    it("let a HEAD say what a GET would, of a body that they change", function()
+        local stage = filter("stage", "function F:on_response(r, a) a:on_body(function(c) return c .. c end) end")
+        local zip = filter("zip", "function F:on_response(r, a) a:compress('gzip') end")
+        web:set { default = { body = "made", headers = { { "ETag", '"1"' } } } }
+        local gateway = support.gateway { config = config(web, route("/stage", stage) .. route("/zip", zip)) }
+        for _, path in ipairs { "/stage", "/zip" } do
+            local status, headers = support.curl("-I", gateway:url(path))
+            assert.same({ 200, 'W/"1"' }, { status, headers.etag })
+            assert.is_nil(headers["content-length"])
+        end
+        local _, headers = support.curl("-I", gateway:url("/plain"))
+        assert.same({ "4", '"1"' }, { headers["content-length"], headers.etag })
+    end)
+
     it("cut a body whose stage fails, so that the client sees it", function()
         local bad = filter("bad", [[
 function F:on_response(r, a)
@@ -278,6 +292,54 @@ local CASES = {
     { "changes the body", "function F:on_response(r, a) a:on_body(function(c, last) return c:upper() .. (last and '.' or '') end) end" },
     { "reads the request's body", "function F:on_request(r) r:set_header('X-Len', tostring(#(r:body() or ''))) end" },
     { "finds a body too large", "function F:on_request(r) r:set_header('X-Why', select(2, r:body(2))) end" },
+    { "asks for less than no body", "function F:on_request(r) r:body(-1) end" },
+    { "asks for a body of no number", "function F:on_request(r) r:body(0 / 0) end" },
+    { "asks for the request's body too late", "function F:on_response(r, a) r:body() end" },
+    { "reads the body that it set", "function F:on_request(r) r:set_body('own') r:set_header('X-A', r:body()) end" },
+    { "sets a cookie as pick does", "function F:on_request(r) r:set_cookie('a', 'b') end" },
+    { "names no route", "function F:on_request(r) r:set_route({}) end" },
+    { "names no host", "function F:on_request(r) r:set_host('a b') end" },
+    { "breaks a line in a host", "function F:on_request(r) r:set_host('a\\r\\nb') end" },
+    { "names no method", "function F:on_request(r) r:set_method('G T') end" },
+    { "tunnels", "function F:on_request(r) r:set_method('CONNECT') end" },
+    { "breaks a query", "function F:on_request(r) r:set_query('a b') end" },
+    { "climbs out of the path", "function F:on_request(r) r:set_path('/../../etc') end" },
+    { "hides a NUL in the path", "function F:on_request(r) r:set_path('/a%00b') end" },
+    { "puts a query into the path", "function F:on_request(r) r:set_path('/a?b') end" },
+    { "answers with no status", "function F:on_request(r) r:answer(0 / 0) end" },
+    { "answers with 101", "function F:on_request(r) r:answer(101) end" },
+    { "answers with text for a status", "function F:on_request(r) r:answer('403', 'x') end" },
+    { "answers with a table", "function F:on_request(r) r:answer(403, {}) end" },
+    { "answers with a length of its own", "function F:on_request(r) r:answer(403, 'x', { ['Content-Length'] = '9' }) end" },
+    { "answers with a split field", "function F:on_request(r) r:answer(403, 'x', { ['X-B'] = 'a\\nb' }) end" },
+    { "answers 204 with a body", "function F:on_request(r) r:answer(204, 'x') end" },
+    { "answers twice", "function F:on_request(r) r:answer(403, 'x') r:answer(404, 'y') end" },
+    { "answers and fails", "function F:on_request(r) r:answer(200, 'x') error('no') end" },
+    { "catches its own answer's error", "function F:on_request(r) pcall(r.answer, r, 99) r:set_header('X-A', 'on') end" },
+    { "writes a view", "function F:on_request(r) r.method = 'GET' end" },
+    { "reads what a view has not", "function F:on_request(r) return r.nothing end" },
+    { "adds a number to a view", "function F:on_request(r) return r + 1 end" },
+    { "names a field with a blank", "function F:on_request(r) r:set_header('X A', '1') end" },
+    { "sets a field to a table", "function F:on_request(r) r:set_header('X-A', {}) end" },
+    { "sets a field to a number", "function F:on_request(r) r:set_header('X-A', 5) end" },
+    { "sets the host as a field", "function F:on_request(r) r:set_header('Host', 'x') end" },
+    { "sets a status that has no body", "function F:on_response(r, a) a:set_status(204) end" },
+    { "sets no status", "function F:on_response(r, a) a:set_status(0 / 0) end" },
+    { "frames the answer", "function F:on_response(r, a) a:set_header('Content-Length', '1') end" },
+    { "answers late", "function F:on_response(r, a) r:answer(200, 'x') end" },
+    { "moves late", "function F:on_response(r, a) r:set_path('/x') end" },
+    { "changes the request late", "function F:on_response(r, a) r:set_header('X-A', 'x') end" },
+    { "has no function for a stage", "function F:on_response(r, a) a:on_body(1) end" },
+    { "compresses by no encoding", "function F:on_response(r, a) a:compress('br') end" },
+    { "compresses by no level", "function F:on_response(r, a) a:compress('gzip', 99) end" },
+    { "yields", "function F:on_request(r) coroutine.yield() end" },
+    { "sleeps for no number", "function F:on_request(r) gateway.sleep(0 / 0) end" },
+    { "sleeps back in time", "function F:on_request(r) gateway.sleep(-1) r:set_header('X-A', 'x') end" },
+    { "waits in a sort", "function F:on_request(r) table.sort({ 2, 1 }, function() gateway.sleep(0) end) end" },
+    { "waits in a coroutine", "function F:on_request(r) assert(coroutine.resume(coroutine.create(function() gateway.sleep(0) end))) end" },
+    { "asks no URL", "function F:on_request(r) gateway.fetch('ftp://x/') end" },
+    { "keeps a table in ctx", "function F:on_request(r) r.ctx.a = { 'x' } end function F:on_response(r, a) a:set_header('X-B', r.ctx.a[1]) end" },
+    { "replaces ctx", "function F:on_request(r) r.ctx = {} end" },
     { "sleeps", "function F:on_request(r) gateway.sleep(0.05) end function F:on_response(r, a) gateway.sleep(0.05) a:set_header('X-B', 'b') end" },
 }
 local SEEN = { "x-a", "x-len", "x-why", "x-gone" }

@@ -29,6 +29,25 @@ describe("kit.run", function()
         assert.equal("ab", order)
     end)
 
+    it("says of a HEAD what it would say of a GET whose body changes", function()
+        local stage = filter "function F:on_response(r, a) a:on_body(function() end) end"
+        local zip = filter "function F:on_response(r, a) a:set_header('x-done', tostring(a:compress('gzip'))) end"
+        for _, one in ipairs { stage, zip } do
+            local got = kit.run(one, { method = "HEAD" }, { headers = { ["Content-Length"] = "4", ETag = '"1"' } })
+            assert.same({ nil, 'W/"1"' }, { got.headers["content-length"], got.headers.etag })
+            assert.is_nil(got.compressed)
+            assert.is_truthy(got.headers["x-done"] ~= "true")
+        end
+    end)
+
+    it("ends a filter that yields to nobody, or sleeps until never", function()
+        for _, body in ipairs { "coroutine.yield()", "gateway.sleep(0 / 0)", "r:body(-1)", "r:answer(200, {})" } do
+            local got = kit.run(filter("function F:on_request(r) " .. body .. " end"), {})
+            assert.same({ 500, "filter_error" }, { got.status, got.reason }, body)
+            assert.is_nil(got.forwarded)
+        end
+    end)
+
     it("ends the chain at an answer and shows it to those before alone", function()
         local first = filter "function F:on_response(r, a) a:set_header('x-first', '1') end"
         local denies = filter [[function F:on_request(r) r:answer(403, "no") end

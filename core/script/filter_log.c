@@ -5,7 +5,7 @@
 
 #include "core/script/filter_internal.h"
 
-enum { CTX_MAX = 16 << 10, CTX_END = 1, CTX_ESCAPE = 2 };
+enum { CTX_MAX = 16 << 10, CTX_ROWS_MAX = 1024, CTX_END = 1, CTX_ESCAPE = 2 };
 
 /* ---- body stages ---- */
 
@@ -127,7 +127,7 @@ filter_ctx(struct filter_chain *chain, struct arena *arena)
     lua_rawgeti(L, -1, pick->ctx);
     if (lua_istable(L, -1)) {
         lua_pushnil(L);
-        while (lua_next(L, -2) != 0) {
+        for (unsigned rows = 0; rows < CTX_ROWS_MAX && lua_next(L, -2) != 0; rows++) {
             size_t before = out.len;
             bool is_flat = put_value(L, -2, &out) && put_value(L, -1, &out);
             if (!is_flat || out.is_full) out.len = before;

@@ -23,6 +23,7 @@ request("loops in pcall in a coroutine",
 request("calls string.gsub from its callback", "local function f(s) return (s:gsub('.', f)) end f('x')")
 request("resumes coroutines in coroutines", "local function f() return coroutine.wrap(f)() end f()")
 request("holds back for ever", "while true do gateway.sleep(0) end")
+request("fills ctx", "for i = 1, 1e12 do request.ctx[i] = ('x'):rep(i % 1000) end")
 request("asks for a body larger than all memory", "request:answer(503, ('x'):rep(3e7))")
 request("sets fields for ever", "for i = 1, 1e9 do request:set_header('x', ('v'):rep(1000)) end")
 request("sets 10,000 fields", "for i = 1, 10000 do request:set_header('x-' .. i, ('v'):rep(100)) end")

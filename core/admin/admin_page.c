@@ -230,10 +230,10 @@ write_endpoints(struct admin *admin, struct strbuf *out, uint64_t now_us)
 static void
 write_scripts(struct admin *admin, struct strbuf *out, uint64_t now_us)
 {
-    struct script_status rows[16];
-    size_t count = admin->script == NULL ? 0 : script_status(admin->script, rows, 16);
+    struct script_status *rows = admin->script == NULL ? NULL : calloc(SCRIPT_ROWS, sizeof(*rows));
+    size_t count = rows == NULL ? 0 : script_status(admin->script, rows, SCRIPT_ROWS);
     bool any = false;
-    for (size_t i = 0; i < count && i < 16; i++) {
+    for (size_t i = 0; i < count; i++) {
         if (rows[i].errors == 0) continue;
         if (!any)
             begin(out, "Scripts in trouble",
@@ -250,6 +250,7 @@ write_scripts(struct admin *admin, struct strbuf *out, uint64_t now_us)
         strbuf_add_text(out, "</code></td></tr>\n");
     }
     if (any) end(out, true, "");
+    free(rows);
 }
 
 void

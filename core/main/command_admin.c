@@ -162,6 +162,24 @@ print_endpoints(const struct command_args *args)
     strbuf_fini(&answer);
 }
 
+/* Plug-ins that are in trouble, if any. */
+static void
+print_scripts(const json_t *rows)
+{
+    bool any = false;
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row)
+    {
+        if (number_of(row, "errors") == 0) continue;
+        if (!any) printf("\n%-20s %-28s %8s %-9s  %s\n", "SCRIPT", "OF", "ERRORS", "SET ASIDE", "LAST ERROR");
+        any = true;
+        printf("%-20s %-28s %8lld %-9s  %s\n", text_of(row, "plugin"), text_of(row, "service"),
+            number_of(row, "errors"), json_is_true(json_object_get(row, "quarantined")) ? "yes" : "no",
+            text_of(row, "last_error"));
+    }
+}
+
 static int
 run_status(const struct command_args *args)
 {
@@ -183,6 +201,7 @@ run_status(const struct command_args *args)
                 number_of(row, "worker"), number_of(row, "pid"), number_of(row, "generation"),
                 number_of(row, "connections"), number_of(row, "streams"));
         }
+        print_scripts(json_object_get(root, "scripts"));
         json_decref(root);
         print_endpoints(args);
     }
@@ -192,10 +211,11 @@ run_status(const struct command_args *args)
 
 const struct command command_status = {
     .name = "status",
-    .summary = "show generation, workers and endpoints of the running gateway",
+    .summary = "show generation, workers, endpoints and scripts in trouble of the running gateway",
     .usage = "status [--json] -c FILE | --admin HOST:PORT",
-    .help = "Asks the admin address and prints the generation with its hash, each worker, each endpoint with "
-            "its state and why.",
+    .help = "Asks the admin address and prints the generation with its hash, each worker, scripts in "
+            "trouble with their\n"
+            "last error, each endpoint with its state and why.",
     .options = "caj",
     .run = run_status,
 };

@@ -89,6 +89,7 @@ quarantine_until(struct script *script, struct plugin *plugin, uint64_t until_us
 {
     plugin->quarantined_until_us = until_us;
     share(script, plugin, until_us);
+    plugin_share_error(script, plugin);
     COUNT(script, script_quarantines);
     log_warnx("script is quarantined", F_STR("service", plugin->service), F_STR("plugin", plugin->name),
         F_US("for", until_us - now_us), F_STR("message", plugin->last_error));
@@ -141,6 +142,7 @@ plugin_fault(
     snprintf(plugin->last_error, sizeof plugin->last_error, "%s: %s", callback, message);
     COUNT(script, script_errors);
     if (log_every_due(&plugin->log, 5000000, &suppressed)) {
+        plugin_share_error(script, plugin);
         log_warnx("script error", F_STR("service", plugin->service), F_STR("plugin", plugin->name),
             F_STR("callback", callback), F_STR("message", message), F_UINT("errors", plugin->errors),
             F_UINT("suppressed", suppressed));

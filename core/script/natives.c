@@ -92,6 +92,7 @@ fg_dict_open(struct script *script, const char *name, size_t len, struct fg_dict
 {
     struct shm *shm = segment_of(script);
     if (shm == NULL || name == NULL || dict == NULL) return 0;
+    if (slice_starts_with((struct slice){name, len}, SLICE_LIT(SCRIPT_OWN_NAMES))) return 0;
     dict->handle = (uint64_t)(uintptr_t)shm_dict(shm, (struct slice){name, len});
     return dict->handle != 0;
 }

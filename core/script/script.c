@@ -8,8 +8,10 @@
 
 #include "core/base/clock.h"
 #include "core/script/filter_internal.h"
+#include "core/shm/dict.h"
 
 enum { PROBE_TEXT_BYTES = 1024 };
+#define ERROR_KEPT_US (24 * 3600 * UINT64_C(1000000))
 
 static uint32_t
 name_id(const struct script *script, const char *name)
@@ -23,7 +25,7 @@ name_id(const struct script *script, const char *name)
 static struct slice
 word_name(char text[SHM_NAME_BYTES], const char *what, const struct plugin *plugin)
 {
-    int len = snprintf(text, SHM_NAME_BYTES, "fluxgate/%s/%s/%s", what, plugin->kind, plugin->key);
+    int len = snprintf(text, SHM_NAME_BYTES, SCRIPT_OWN_NAMES "%s/%s/%s", what, plugin->kind, plugin->key);
     return (struct slice){text, len < 0 ? SHM_NAME_BYTES : (size_t)len};
 }
 
@@ -41,6 +43,44 @@ read_word(const struct script *script, const char *what, const struct plugin *pl
     const _Atomic uint64_t *word =
         script->env.shm == NULL ? NULL : shm_counter_find(script->env.shm, word_name(text, what, plugin));
     return word == NULL ? 0 : atomic_load_explicit(word, memory_order_relaxed);
+}
+
+/* The last error of each, for control to show: a dictionary that no script can name. */
+static struct dict *
+error_texts(const struct script *script)
+{
+    return script->env.shm == NULL ? NULL : shm_dict(script->env.shm, SLICE_LIT(SCRIPT_OWN_NAMES "errors"));
+}
+
+static unsigned
+who_am_i(const struct script *script)
+{
+    return script->env.role == SCRIPT_WORKER ? script->env.worker : DICT_CONTROL;
+}
+
+void
+plugin_share_error(struct script *script, const struct plugin *plugin)
+{
+    char text[SHM_NAME_BYTES];
+    struct dict *dict = error_texts(script);
+    struct dict_value value = {.kind = DICT_STRING, .text = slice_of(plugin->last_error)};
+    if (dict == NULL) return;
+    /* Where there is no room for it, the log has it all the same. */
+    (void)!dict_set(script->env.shm, dict, who_am_i(script), word_name(text, "errors", plugin),
+        clock_now_us(), &value, ERROR_KEPT_US, false);
+}
+
+static void
+read_error(const struct script *script, const struct plugin *plugin, char *out, size_t size)
+{
+    static char bytes[DICT_VALUE_BYTES]; /* control's alone */
+    char text[SHM_NAME_BYTES];
+    struct dict_value value;
+    struct dict *dict = error_texts(script);
+    if (dict == NULL || dict_get(script->env.shm, dict, who_am_i(script), word_name(text, "errors", plugin),
+                            clock_now_us(), bytes, &value) != DICT_OK)
+        return;
+    if (value.kind == DICT_STRING) snprintf(out, size, "%.*s", (int)value.text.len, value.text.at);
 }
 
 /* Found again by the successor of a worker that was killed inside the plug-in. A new generation begins with a
@@ -182,6 +222,7 @@ status_row(const struct script *script, const struct plugin *plugin, struct scri
         .errors = is_here ? plugin->errors : read_word(script, "errors", plugin)};
     if (until > clock_now_us()) row->quarantined_until_us = until;
     memcpy(row->last_error, plugin->last_error, sizeof row->last_error);
+    if (!is_here) read_error(script, plugin, row->last_error, sizeof row->last_error);
 }
 
 /* In the state, or kept out of it; or in another process's, and in trouble there. */

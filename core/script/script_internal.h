@@ -203,8 +203,11 @@ bool script_settle(
 MUST_CHECK
 bool script_call(struct script *script, struct plugin *plugin, int arguments, int results, uint64_t budget_us,
     const char *callback);
+/* Counters and dictionaries of ours begin so; scripts cannot name them. */
+#define SCRIPT_OWN_NAMES "fluxgate/"
 _Atomic uint64_t *plugin_word(
-    struct script *script, const char *what, const struct plugin *plugin); /* script.c */
+    struct script *script, const char *what, const struct plugin *plugin);   /* script.c */
+void plugin_share_error(struct script *script, const struct plugin *plugin); /* last_error, for control */
 void plugin_fault(
     struct script *script, struct plugin *plugin, const char *callback, const char *message, unsigned weight);
 bool plugin_is_quarantined(struct script *script, struct plugin *plugin);

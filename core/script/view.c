@@ -363,7 +363,7 @@ fg_counter_open(struct script *script, const char *name, size_t len, struct fg_c
 {
     guard_point();
     if (script == NULL || name == NULL || counter == NULL || len == 0 || len > COUNTER_NAME_MAX) return 0;
-    if (slice_starts_with((struct slice){name, len}, SLICE_LIT("fluxgate/"))) return 0; /* ours */
+    if (slice_starts_with((struct slice){name, len}, SLICE_LIT(SCRIPT_OWN_NAMES))) return 0;
     _Atomic uint64_t *shared = NULL;
     if (script->env.shm != NULL) {
         shared = shm_counter(script->env.shm, (struct slice){name, len});

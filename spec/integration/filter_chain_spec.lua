@@ -88,6 +88,22 @@ function F:on_response(r, a) a:add_header("x-out", "%s") end]]):format(name, nam
         end)
     end
 
+    it("that fail are named with file and line by the admin API, the page and `fluxgate status`", function()
+        local gateway = support.gateway { config =
+            config(web, route("/locked", filter("bad", "function F:on_request(r)\n    error('who is there')\nend"))) }
+        assert.equal(500, (support.curl(gateway:url("/locked"))))
+        local status = support.wait_until("control has heard of it", function()
+            local _, _, body = support.curl(gateway:admin_url("/api/v1/status"))
+            return body:find("who is there", 1, true) and body, body
+        end)
+        assert.truthy(status:find('bad.lua:5: who is there', 1, true), status)
+        local _, _, page = support.curl(gateway:admin_url("/"))
+        assert.truthy(page:find("bad.lua:5: who is there", 1, true))
+        local text, code = support.command(support.fluxgate, "status", "--admin", gateway:admin_url(""))
+        assert.equal(0, code, text)
+        assert.truthy(text:find("bad.lua:5: who is there", 1, true), text)
+    end)
+
     it("that fail are passed over where their use says so", function()
         local bad = filter("bad", "function F:on_request(r) error('no') end")
         local gateway = support.gateway { config = config(web, route("/", ("{ use: %s, on_error: skip }"):format(bad))) }

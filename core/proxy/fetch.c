@@ -414,6 +414,7 @@ read_more(struct fetch *fetch)
             if (!replay(fetch)) fetch_on_eof(fetch, false);
             return;
         }
+        fetch->is_filled = n == room;
         if (!fetch_take(fetch, n)) return;
     }
     wire_again(fetch->wire);

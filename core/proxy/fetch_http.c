@@ -189,7 +189,8 @@ answered(struct fetch *fetch, bool is_clean)
             (int)said.len, said.at);
         return false;
     }
-    if (is_clean && head->keep_alive && head->body != BODY_CLOSE && fetch->sent == fetch->out.len)
+    if (is_clean && !fetch->is_filled && head->keep_alive && head->body != BODY_CLOSE &&
+        fetch->sent == fetch->out.len)
         wire_give(wire);
     fetch_end(fetch, REASON_NONE, NULL);
     return false;

@@ -146,6 +146,7 @@ struct fetch {
     struct h1_parser parser;
     struct h1_chunked chunked;
     bool has_head;
+    bool is_filled; /* the last read was as much as it could be: it shows nothing of what stands behind */
     unsigned interims;
     char *in; /* the head; its slices borrow from here */
     size_t in_len, in_cap;

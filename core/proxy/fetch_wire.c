@@ -119,13 +119,21 @@ wire_open(struct fetch *fetch, const struct fetch_address *address)
 
 /* the idle ones */
 
+/* Neither ended nor with an answer to nobody, which the next fetch would take for its own: libevent may not
+ * have looked at it since. */
 static bool
-is_fresh(const struct wire *wire)
+is_quiet(const struct wire *wire)
 {
     char byte;
     if (wire->scheme == FETCH_SERVICE) return true;
-    if (wire->fetcher->proxy->now_us - wire->idle_since_us >= FETCH_FRESH_US) return false;
     return recv(wire->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == -1 && errno == EAGAIN;
+}
+
+static bool
+is_fresh(const struct wire *wire)
+{
+    return wire->scheme == FETCH_SERVICE ||
+           wire->fetcher->proxy->now_us - wire->idle_since_us < FETCH_FRESH_US;
 }
 
 struct wire *
@@ -133,7 +141,7 @@ wire_take(struct fetcher *fetcher, const struct fetch_url *url, bool is_idempote
 {
     for (struct link *at = fetcher->idle.next; at != &fetcher->idle; at = at->next) {
         struct wire *wire = LINK_OF(at, struct wire, link);
-        if (!is_peer(wire, url) || (!is_idempotent && !is_fresh(wire))) continue;
+        if (!is_peer(wire, url) || (!is_idempotent && !is_fresh(wire)) || !is_quiet(wire)) continue;
         link_remove(&wire->link);
         fetcher->idle_count--;
         (void)event_remove_timer(&wire->read);

@@ -322,6 +322,45 @@ keeps_no_connection_that_is_not_to_be_trusted(void **state)
     rig_free(rig);
 }
 
+#define EVIL "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+
+static void
+expect_no_idle_wire(struct told *told)
+{
+    assert_int_equal(told->rig->proxy->fetcher->idle_count, 0);
+}
+
+/* The next fetch would take it for its own, and may begin before the loop has looked at the connection. */
+static void
+takes_no_connection_on_which_an_answer_to_nobody_waits(void **state)
+{
+    enum { FIRST_READ = 4096 };
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    char full[FIRST_READ + sizeof EVIL], url[64];
+    (void)state;
+    snprintf(url, sizeof url, "http://127.0.0.1:%u/", rig->backend_port[0]);
+    struct told *told = fetch_url(rig, "%s", url);
+    struct heard *server = served(rig, 0, OK2);
+    expect_answer(rig, told, 200, "ok");
+    rig_say(rig, server, EVIL);
+    told = fetch_url(rig, "%s", url);
+    struct heard *other = served(rig, 0, OK2);
+    expect_answer(rig, told, 200, "ok");
+    rig_hang_up(other);
+
+    int digits = FIRST_READ - (int)strlen("HTTP/1.1 200 OK\r\nX-A: \r\nContent-Length: 2\r\n\r\nok");
+    snprintf(
+        full, sizeof full, "HTTP/1.1 200 OK\r\nX-A: %0*d\r\nContent-Length: 2\r\n\r\nok" EVIL, digits, 0);
+    RIG_WAIT(rig, "the connections' ends", rig->proxy->fetcher->idle_count == 0);
+    told = fetch_url(rig, "%s", url);
+    told->then = expect_no_idle_wire;
+    other = served(rig, 0, full);
+    expect_answer(rig, told, 200, "ok");
+    rig_hang_up(server);
+    rig_hang_up(other);
+    rig_free(rig);
+}
+
 static void
 moves_a_large_body_both_ways(void **state)
 {
@@ -500,6 +539,7 @@ main(void)
         cmocka_unit_test(says_how_a_connection_failed),
         cmocka_unit_test(ends_at_its_timeout_whatever_it_waits_for),
         cmocka_unit_test(replays_on_a_fresh_connection_where_the_pooled_one_was_stale),
+        cmocka_unit_test(takes_no_connection_on_which_an_answer_to_nobody_waits),
         cmocka_unit_test(posts_on_a_connection_that_idled_for_less_than_a_second),
         cmocka_unit_test(keeps_no_connection_that_is_not_to_be_trusted),
         cmocka_unit_test(moves_a_large_body_both_ways),

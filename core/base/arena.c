@@ -24,6 +24,12 @@ poison_is_on(void)
     return on;
 }
 
+void
+arena_poison(void *at, size_t bytes)
+{
+    if (UNLIKELY(poison_is_on())) memset(at, POISON_BYTE, bytes);
+}
+
 static struct arena_chunk *
 chunk_new(struct arena *arena, size_t bytes)
 {
@@ -102,7 +108,7 @@ arena_printf(struct arena *arena, const char *format, ...)
 static void
 chunk_free(struct arena *arena, struct arena_chunk *chunk)
 {
-    if (UNLIKELY(poison_is_on())) memset(chunk->payload, POISON_BYTE, chunk->bytes);
+    arena_poison(chunk->payload, chunk->bytes);
     arena->total_bytes -= chunk->bytes;
     free(chunk);
 }
@@ -124,7 +130,7 @@ arena_reset(struct arena *arena)
     arena->at = arena->end = NULL;
     if (kept == NULL) return;
     kept->next = NULL;
-    if (UNLIKELY(poison_is_on())) memset(kept->payload, POISON_BYTE, kept->bytes);
+    arena_poison(kept->payload, kept->bytes);
     arena->at = kept->payload;
     arena->end = kept->payload + kept->bytes;
 }

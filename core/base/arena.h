@@ -36,6 +36,9 @@ char *arena_printf(struct arena *arena, const char *format, ...) PRINTF_LIKE(2, 
  * freed. */
 void arena_reset(struct arena *arena);
 
+/* Fills what rests until its next user with 0xdb where FLUXGATE_POISON=1, else does nothing. */
+void arena_poison(void *at, size_t bytes);
+
 /* Frees everything; the arena is then empty and usable again. */
 void arena_fini(struct arena *arena);
 

@@ -27,6 +27,7 @@ buf_give(struct buf_pool *pool, struct buf **given)
     struct buf *buf = *given;
     *given = NULL;
     if (buf == NULL) return;
+    arena_poison(buf->bytes, buf->cap);
     if (buf->cap == BUF_SMALL - sizeof *buf && pool->small_count < KEEP_SMALL)
         pool->small[pool->small_count++] = buf;
     else if (buf->cap == BUF_LARGE - sizeof *buf && pool->large_count < KEEP_LARGE)

@@ -143,6 +143,8 @@ stream_rest_free(struct proxy *proxy, struct stream *stream)
 {
     if (proxy->free_stream_count < KEEP_STREAMS) {
         arena_reset(&stream->arena);
+        arena_poison(stream, offsetof(struct stream, arena));
+        arena_poison(&stream->up, sizeof *stream - offsetof(struct stream, up));
         proxy->free_streams[proxy->free_stream_count++] = stream;
     } else {
         arena_fini(&stream->arena);

@@ -552,6 +552,8 @@ enum { READ_ROUNDS = 8 }; /* full buffers in a row before others get their turn 
  * `down`.
  */
 enum body_read stream_read_back(struct stream *stream, struct relay *relay);
+/* The answer's body has ended in `relay`: what the backend sent behind it ends the connection. */
+void stream_look_behind(struct stream *stream, const struct relay *relay);
 void stream_wait_for_back(struct stream *stream);
 /* The request's body is no valid one: an answer, or the end where one is under way. */
 void stream_body_broken(struct stream *stream);

@@ -206,6 +206,14 @@ stream_wait_for_back(struct stream *stream)
 }
 
 void
+stream_look_behind(struct stream *stream, const struct relay *relay)
+{
+    /* A buffer that was not filled would have shown it. */
+    bool is_seen = relay->pipe == NULL && (relay->buf == NULL || relay->buf->end < relay->buf->cap);
+    if (UNLIKELY(!is_seen) && !upstream_is_quiet(stream->upstream)) stream->response.head.keep_alive = false;
+}
+
+void
 stream_pump_down(struct stream *stream, bool may_read)
 {
     struct relay *down = &stream->down;
@@ -231,10 +239,7 @@ stream_pump_down(struct stream *stream, bool may_read)
         }
         if (down->state == RELAY_ENDED) {
             down->state = RELAY_DONE;
-            /* A buffer that was not filled would have shown what stands behind the body's end. */
-            bool is_seen = down->pipe == NULL && (down->buf == NULL || down->buf->end < down->buf->cap);
-            if (UNLIKELY(!is_seen) && !upstream_is_quiet(stream->upstream))
-                stream->response.head.keep_alive = false;
+            stream_look_behind(stream, down);
             stream_close(stream, REASON_NONE);
             return;
         }

@@ -229,6 +229,7 @@ transform_pump(struct stream *stream, bool may_read)
         }
         if (down->state == RELAY_ENDED) {
             down->state = RELAY_DONE;
+            stream_look_behind(stream, &transform->source);
             transform_end(stream);
             stream_close(stream, REASON_NONE);
             return;

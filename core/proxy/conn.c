@@ -223,13 +223,14 @@ conn_next(struct conn *conn, struct buf **left)
     }
     buf_give(&proxy->buffers, left);
     conn->why = proxy->drain == DRAIN_NO ? SHM_CLOSE_CLIENT : SHM_CLOSE_DRAINING;
-    if (conn->input == INPUT_ENDED || proxy->drain != DRAIN_NO) {
+    if (conn->input == INPUT_ENDED || proxy->drain == DRAIN_DONE) {
         conn_close(conn);
         return;
     }
     conn_want_read(conn, true);
     conn_enter(conn, CONN_IDLE);
     uint64_t wait_us = proxy->generation->config->timeouts.keepalive;
+    if (UNLIKELY(proxy->drain != DRAIN_NO)) wait_us = DRAIN_FRESH_US; /* the head was sent before the drain */
     uint64_t due_us = wait_us == 0 ? UINT64_MAX : proxy->now_us + wait_us;
     deadline_set(proxy, &conn->deadline, due_us < conn->retire_us ? due_us : conn->retire_us);
 }

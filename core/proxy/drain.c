@@ -2,9 +2,6 @@
 
 #include "core/proxy/proxy_internal.h"
 
-/* For the next request of a connection that was accepted or answered just before. */
-enum { FRESH_US = 1000000 };
-
 /* A request that came just now is not lost: it is answered with Connection: close. */
 static bool
 has_bytes(const struct conn *conn)
@@ -20,7 +17,7 @@ is_lively(const struct proxy *proxy, const struct conn *conn)
 {
     uint64_t keepalive_us = proxy->generation->config->timeouts.keepalive;
     return conn->deadline.due_us != UINT64_MAX &&
-           conn->deadline.due_us + FRESH_US > proxy->now_us + keepalive_us;
+           conn->deadline.due_us + DRAIN_FRESH_US > proxy->now_us + keepalive_us;
 }
 
 static void
@@ -30,7 +27,7 @@ close_idle(struct proxy *proxy)
         struct conn *conn = LINK_OF(at, struct conn, link);
         next = at->next;
         if (conn->requests == 0 || is_lively(proxy, conn) || has_bytes(conn))
-            deadline_set(proxy, &conn->deadline, proxy->now_us + FRESH_US);
+            deadline_set(proxy, &conn->deadline, proxy->now_us + DRAIN_FRESH_US);
         else {
             conn->why = SHM_CLOSE_DRAINING;
             conn_close(conn);

@@ -382,6 +382,7 @@ struct listener {
 };
 
 enum drain_state { DRAIN_NO, DRAIN_RUNNING, DRAIN_DONE };
+enum { DRAIN_FRESH_US = 1000000 }; /* for the next request of a connection just accepted or answered */
 
 struct proxy {
     struct event_base *base;

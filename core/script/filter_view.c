@@ -66,6 +66,7 @@ service_name(const struct script *script, uint32_t service)
 int
 fg_filter_text(const struct fg_request *view, uint32_t which, struct fg_slice *out)
 {
+    guard_point();
     struct filter_chain *chain = NULL;
     int found = chain_of(view, &chain);
     if (found == FG_OVER) return found;
@@ -136,6 +137,7 @@ next_field(const struct headers *headers, uint32_t *at, struct fg_slice *name, s
 int
 fg_request_field(const struct fg_request *view, uint32_t *at, struct fg_slice *name, struct fg_slice *value)
 {
+    guard_point();
     struct filter_chain *chain;
     int found = chain_of(view, &chain);
     return found == FG_DONE ? next_field(chain->request->headers, at, name, value) : found;
@@ -144,6 +146,7 @@ fg_request_field(const struct fg_request *view, uint32_t *at, struct fg_slice *n
 int
 fg_response_status(const struct fg_response *view)
 {
+    guard_point();
     const struct filter_chain *chain = chain_of_response(view);
     return chain == NULL ? FG_OVER : chain->response->status;
 }
@@ -151,6 +154,7 @@ fg_response_status(const struct fg_response *view)
 int
 fg_response_has_body(const struct fg_response *view)
 {
+    guard_point();
     const struct filter_chain *chain = chain_of_response(view);
     return chain == NULL ? FG_OVER : chain->response->has_body;
 }
@@ -158,6 +162,7 @@ fg_response_has_body(const struct fg_response *view)
 double
 fg_response_slot(const struct fg_response *view)
 {
+    guard_point();
     const struct filter_chain *chain = chain_of_response(view);
     if (chain == NULL) return -2;
     return chain->response->slot == SLOT_NONE ? -1 : (double)chain->response->slot;
@@ -166,6 +171,7 @@ fg_response_slot(const struct fg_response *view)
 int
 fg_response_header(const struct fg_response *view, const char *name, size_t len, struct fg_slice *out)
 {
+    guard_point();
     struct filter_chain *chain = chain_of_response(view);
     if (chain == NULL) return FG_OVER;
     return find_field(chain->script, chain->response->headers, (struct slice){name, len}, out);
@@ -174,6 +180,7 @@ fg_response_header(const struct fg_response *view, const char *name, size_t len,
 int
 fg_response_field(const struct fg_response *view, uint32_t *at, struct fg_slice *name, struct fg_slice *value)
 {
+    guard_point();
     const struct filter_chain *chain = chain_of_response(view);
     return chain == NULL ? FG_OVER : next_field(chain->response->headers, at, name, value);
 }
@@ -261,6 +268,7 @@ int
 fg_request_edit(const struct fg_request *view, uint32_t edit, const char *name, size_t len, const char *value,
     size_t value_len)
 {
+    guard_point();
     struct filter_chain *chain;
     int found = chain_of(view, &chain);
     if (found != FG_DONE) return found;
@@ -272,6 +280,7 @@ int
 fg_response_edit(const struct fg_response *view, uint32_t edit, const char *name, size_t len,
     const char *value, size_t value_len)
 {
+    guard_point();
     struct filter_chain *chain = chain_of_response(view);
     if (chain == NULL) return FG_OVER;
     return edit_field(
@@ -380,6 +389,7 @@ set_body(struct filter_chain *chain, struct slice text)
 int
 fg_request_change(const struct fg_request *view, uint32_t what, const char *text, size_t len)
 {
+    guard_point();
     struct filter_chain *chain;
     int found = chain_of(view, &chain);
     if (found != FG_DONE) return found;
@@ -401,6 +411,7 @@ fg_request_change(const struct fg_request *view, uint32_t what, const char *text
 int
 fg_request_body(const struct fg_request *view, struct fg_slice *out)
 {
+    guard_point();
     struct filter_chain *chain;
     int found = chain_of(view, &chain);
     if (found != FG_DONE) return found;
@@ -442,6 +453,7 @@ draft_begin(struct filter_chain *chain, bool is_response, double status, const c
 int
 fg_request_answer(const struct fg_request *view, double status, const char *body, size_t len)
 {
+    guard_point();
     struct filter_chain *chain;
     int found = chain_of(view, &chain);
     if (found != FG_DONE) return found;
@@ -451,6 +463,7 @@ fg_request_answer(const struct fg_request *view, double status, const char *body
 int
 fg_response_answer(const struct fg_response *view, double status, const char *body, size_t len)
 {
+    guard_point();
     struct filter_chain *chain = chain_of_response(view);
     return chain == NULL ? FG_OVER : draft_begin(chain, true, status, body, len);
 }
@@ -458,6 +471,7 @@ fg_response_answer(const struct fg_response *view, double status, const char *bo
 int
 fg_answer_field(struct script *script, const char *name, size_t len, const char *value, size_t value_len)
 {
+    guard_point();
     enum header_id id;
     if (script == NULL || script->filters == NULL || script->filters->draft.answer == NULL) return FG_OVER;
     struct slice n = {name, len}, v = {value, value_len};
@@ -470,6 +484,7 @@ fg_answer_field(struct script *script, const char *name, size_t len, const char 
 int
 fg_answer_commit(struct script *script)
 {
+    guard_point();
     if (script == NULL || script->filters == NULL || script->filters->draft.answer == NULL) return FG_OVER;
     struct filter_chain *chain = script->filters->draft.chain;
     struct filter_answer *answer = script->filters->draft.answer;
@@ -501,6 +516,7 @@ is_bodiless(int status)
 int
 fg_response_set_status(const struct fg_response *view, double status)
 {
+    guard_point();
     struct filter_chain *chain = chain_of_response(view);
     if (chain == NULL) return FG_OVER;
     struct filter_response *response = chain->response;
@@ -548,6 +564,7 @@ bodiless_changes(struct filter_chain *chain)
 int
 fg_response_on_body(const struct fg_response *view, uint32_t number)
 {
+    guard_point();
     struct filter_chain *chain = chain_of_response(view);
     if (chain == NULL) return FG_OVER;
     if (!chain->response->has_body) return bodiless_changes(chain);
@@ -572,6 +589,7 @@ may_compress(const struct filter_response *response)
 int
 fg_response_compress(const struct fg_response *view, uint32_t encoding, uint32_t level)
 {
+    guard_point();
     static const struct slice names[] = {
         SLICE_LIT(""), SLICE_LIT("gzip"), SLICE_LIT("deflate"), SLICE_LIT("zstd")};
     struct filter_chain *chain = chain_of_response(view);
@@ -591,6 +609,7 @@ fg_response_compress(const struct fg_response *view, uint32_t encoding, uint32_t
 int
 fg_stage_chunk(struct script *script, struct fg_slice *out)
 {
+    guard_point();
     return script == NULL || script->filters == NULL ? FG_NO : give(script->filters->chunk, out);
 }
 
@@ -599,6 +618,7 @@ fg_stage_chunk(struct script *script, struct fg_slice *out)
 int
 fg_log_text(const struct fg_log_request *view, uint32_t which, struct fg_slice *out)
 {
+    guard_point();
     const struct filter_log *log = view == NULL ? NULL : (const struct filter_log *)(uintptr_t)view->handle;
     if (log == NULL) return FG_OVER;
     switch (which) {
@@ -616,6 +636,7 @@ fg_log_text(const struct fg_log_request *view, uint32_t which, struct fg_slice *
 int
 fg_log_reason(const struct fg_log_response *view, struct fg_slice *out)
 {
+    guard_point();
     const struct filter_log *log = view == NULL ? NULL : (const struct filter_log *)(uintptr_t)view->handle;
     if (log == NULL) return FG_OVER;
     return log->reason == REASON_NONE ? FG_NO : give(slice_of(reason_word(log->reason)), out);
@@ -624,6 +645,7 @@ fg_log_reason(const struct fg_log_response *view, struct fg_slice *out)
 double
 fg_log_number(const struct fg_log_response *view, uint32_t which)
 {
+    guard_point();
     const struct filter_log *log = view == NULL ? NULL : (const struct filter_log *)(uintptr_t)view->handle;
     if (log == NULL) return -1;
     switch (which) {

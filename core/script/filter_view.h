@@ -1,6 +1,7 @@
 /* core/script/filter_view.h: what filters see by FFI beside core/script/view.h: the request's changes, the
  * response, and the flat records of on_log. lua/ffi/filter.lua repeats the structs. Every fg_ function checks
- * every argument, is short and never enters Lua; what it keeps is copied into the stream's arena. */
+ * every argument, begins with guard_point() and never enters Lua; what it keeps is copied into the stream's
+ * arena. */
 #ifndef FLUXGATE_SCRIPT_FILTER_VIEW_H
 #define FLUXGATE_SCRIPT_FILTER_VIEW_H
 #include <stddef.h>

@@ -43,6 +43,7 @@ script_drop(struct script *script)
     script->L = NULL;
     heap_destroy(script->heap);
     script->heap = NULL;
+    natives_drop(script); /* their finalisers went with the state */
     script->used_bytes = script->gc_next_bytes = script->entered_bytes = 0;
     script->was_refused = false;
     script_each_plugin(script, plugin_let_go, NULL);

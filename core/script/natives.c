@@ -90,6 +90,7 @@ ttl_us(double seconds)
 int
 fg_dict_open(struct script *script, const char *name, size_t len, struct fg_dict *dict)
 {
+    guard_point();
     struct shm *shm = segment_of(script);
     if (shm == NULL || name == NULL || dict == NULL) return 0;
     if (slice_starts_with((struct slice){name, len}, SLICE_LIT(SCRIPT_OWN_NAMES))) return 0;
@@ -101,6 +102,7 @@ int
 fg_dict_get(
     struct script *script, const struct fg_dict *dict, const char *key, size_t len, struct fg_value *value)
 {
+    guard_point();
     struct visit v;
     struct dict_value found;
     if (!visit_of(&v, script, dict, key, len) || value == NULL) return DICT_BUSY;
@@ -114,6 +116,7 @@ int
 fg_dict_set(struct script *script, const struct fg_dict *dict, const char *key, size_t len, uint32_t kind,
     double number, const char *text, size_t text_len, double ttl, int only_new)
 {
+    guard_point();
     struct visit v;
     if (!visit_of(&v, script, dict, key, len) || kind < DICT_NUMBER || kind > DICT_BOOLEAN) return DICT_BUSY;
     struct dict_value value = {(enum dict_kind)kind, number, SLICE_NONE};
@@ -125,6 +128,7 @@ int
 fg_dict_incr(struct script *script, const struct fg_dict *dict, const char *key, size_t len, double by,
     int has_initial, double initial, double ttl, double *sum)
 {
+    guard_point();
     struct visit v;
     if (!visit_of(&v, script, dict, key, len) || sum == NULL) return DICT_BUSY;
     return (int)dict_incr(
@@ -134,6 +138,7 @@ fg_dict_incr(struct script *script, const struct fg_dict *dict, const char *key,
 int
 fg_dict_delete(struct script *script, const struct fg_dict *dict, const char *key, size_t len)
 {
+    guard_point();
     struct visit v;
     if (!visit_of(&v, script, dict, key, len)) return DICT_BUSY;
     return (int)dict_delete(v.shm, v.dict, v.who, v.key, v.now_us);
@@ -142,6 +147,7 @@ fg_dict_delete(struct script *script, const struct fg_dict *dict, const char *ke
 int
 fg_dict_ttl(struct script *script, const struct fg_dict *dict, const char *key, size_t len, double *left)
 {
+    guard_point();
     struct visit v;
     uint64_t left_us = 0;
     if (!visit_of(&v, script, dict, key, len) || left == NULL) return DICT_BUSY;
@@ -154,6 +160,7 @@ int
 fg_dict_take(struct script *script, const struct fg_dict *dict, const char *key, size_t len, double rate,
     double burst, double cost, double *rest)
 {
+    guard_point();
     struct visit v;
     if (!visit_of(&v, script, dict, key, len) || rest == NULL || !(rate > 0 && burst > 0 && cost > 0))
         return DICT_BUSY;
@@ -163,6 +170,7 @@ fg_dict_take(struct script *script, const struct fg_dict *dict, const char *key,
 const char *
 fg_dict_word(int result)
 {
+    guard_point();
     return dict_result_word((enum dict_result)result);
 }
 
@@ -179,6 +187,7 @@ int
 fg_metric_open(struct script *script, uint32_t kind, const char *name, size_t name_len, const char *help,
     size_t help_len, const struct fg_slice *labels, size_t count, struct fg_metric *metric)
 {
+    guard_point();
     struct shm *shm = segment_of(script);
     if (shm == NULL || name == NULL || help == NULL || labels == NULL || metric == NULL ||
         count > METER_LABELS || kind > METER_GAUGE)
@@ -197,6 +206,7 @@ int
 fg_metric_series(struct script *script, const struct fg_metric *metric, const struct fg_slice *values,
     size_t count, struct fg_series *series)
 {
+    guard_point();
     struct slice parts[METER_LABELS];
     bool is_other = false;
     struct shm *shm = segment_of(script);
@@ -211,12 +221,14 @@ fg_metric_series(struct script *script, const struct fg_metric *metric, const st
 void
 fg_series_add(const struct fg_series *series, double n)
 {
+    guard_point();
     if (series != NULL && series->handle != 0) meter_add((_Atomic uint64_t *)(uintptr_t)series->handle, n);
 }
 
 void
 fg_series_set(const struct fg_series *series, double n)
 {
+    guard_point();
     if (series != NULL && series->handle != 0) meter_set((_Atomic uint64_t *)(uintptr_t)series->handle, n);
 }
 
@@ -225,6 +237,7 @@ fg_series_set(const struct fg_series *series, double n)
 double
 fg_base64_encode(const char *bytes, size_t len, int is_url, char *out, size_t cap)
 {
+    guard_point();
     enum base64_form form = is_url != 0 ? BASE64_URL : BASE64_STANDARD;
     if (bytes == NULL || out == NULL || len > cap || base64_length(len, form) > cap) return -1;
     base64_encode((struct slice){bytes, len}, form, out);
@@ -234,6 +247,7 @@ fg_base64_encode(const char *bytes, size_t len, int is_url, char *out, size_t ca
 double
 fg_base64_decode(const char *text, size_t len, int is_url, char *out, size_t cap)
 {
+    guard_point();
     size_t made = 0;
     if (text == NULL || out == NULL || len > cap) return -1;
     enum base64_form form = is_url != 0 ? BASE64_URL : BASE64_STANDARD;
@@ -243,6 +257,7 @@ fg_base64_decode(const char *text, size_t len, int is_url, char *out, size_t cap
 double
 fg_hex(const char *bytes, size_t len, char *out, size_t cap)
 {
+    guard_point();
     static const char digits[] = "0123456789abcdef";
     if (bytes == NULL || out == NULL || len > cap / 2) return -1;
     for (size_t i = 0; i < len; i++) {
@@ -255,12 +270,14 @@ fg_hex(const char *bytes, size_t len, char *out, size_t cap)
 int
 fg_random_bytes(char *out, size_t len)
 {
+    guard_point();
     return out != NULL && len <= INT32_MAX && RAND_bytes((unsigned char *)out, (int)len) == 1;
 }
 
 int
 fg_equal(const char *a, size_t a_len, const char *b, size_t b_len)
 {
+    guard_point();
     if (a == NULL || b == NULL || a_len != b_len) return 0;
     return CRYPTO_memcmp(a, b, a_len) == 0;
 }
@@ -268,6 +285,7 @@ fg_equal(const char *a, size_t a_len, const char *b, size_t b_len)
 double
 fg_wall_time(void)
 {
+    guard_point();
     return (double)clock_wall_us() / 1e6;
 }
 
@@ -318,6 +336,7 @@ native_drop(struct native *native)
 void
 fg_key_free(struct fg_key *key)
 {
+    guard_point();
     if (key_of(key) == NULL) return;
     native_drop((struct native *)(uintptr_t)key->handle);
     key->handle = 0;
@@ -326,6 +345,7 @@ fg_key_free(struct fg_key *key)
 void
 fg_ipset_free(struct fg_ipset *set)
 {
+    guard_point();
     if (set_of(set) == NULL) return;
     native_drop((struct native *)(uintptr_t)set->handle);
     set->handle = 0;
@@ -334,15 +354,22 @@ fg_ipset_free(struct fg_ipset *set)
 int
 fg_natives_are_full(const struct script *script)
 {
+    guard_point();
     return script != NULL &&
            (script->native_count >= NATIVES_MAX || script->prefix_count >= PREFIXES_MAX / 2);
 }
 
 void
-natives_free(struct script *script)
+natives_drop(struct script *script)
 {
     while (script->natives != NULL)
         native_drop(script->natives);
+}
+
+void
+natives_free(struct script *script)
+{
+    natives_drop(script);
     shm_destroy(script->own_shm);
     script->own_shm = NULL;
 }
@@ -361,6 +388,7 @@ key_keep(struct script *script, struct crypto_key *made, const char *why, struct
 const char *
 fg_key_pem(struct script *script, const char *text, size_t len, struct fg_key *key)
 {
+    guard_point();
     const char *why = "no text";
     if (text == NULL) return why;
     struct crypto_key *made = crypto_key_pem((struct slice){text, len}, &why);
@@ -371,6 +399,7 @@ const char *
 fg_key_rsa(
     struct script *script, const char *n, size_t n_len, const char *e, size_t e_len, struct fg_key *key)
 {
+    guard_point();
     const char *why = "no numbers";
     if (n == NULL || e == NULL) return why;
     struct crypto_key *made = crypto_key_rsa((struct slice){n, n_len}, (struct slice){e, e_len}, &why);
@@ -381,6 +410,7 @@ const char *
 fg_key_p256(
     struct script *script, const char *x, size_t x_len, const char *y, size_t y_len, struct fg_key *key)
 {
+    guard_point();
     const char *why = "no numbers";
     if (x == NULL || y == NULL) return why;
     struct crypto_key *made = crypto_key_p256((struct slice){x, x_len}, (struct slice){y, y_len}, &why);
@@ -390,6 +420,7 @@ fg_key_p256(
 const char *
 fg_key_secret(struct script *script, const char *secret, size_t len, struct fg_key *key)
 {
+    guard_point();
     const char *why = "no secret";
     if (secret == NULL) return why;
     struct crypto_key *made = crypto_key_secret((struct slice){secret, len}, &why);
@@ -399,6 +430,7 @@ fg_key_secret(struct script *script, const char *secret, size_t len, struct fg_k
 const char *
 fg_key_algorithm(const struct fg_key *key)
 {
+    guard_point();
     return key_of(key) == NULL ? NULL : crypto_key_algorithm(key_of(key));
 }
 
@@ -406,6 +438,7 @@ int
 fg_key_verify(const struct fg_key *key, const char *algorithm, size_t algorithm_len, const char *data,
     size_t len, const char *signature, size_t signature_len)
 {
+    guard_point();
     if (key_of(key) == NULL || algorithm == NULL || data == NULL || signature == NULL) return 0;
     return crypto_verify(key_of(key), (struct slice){algorithm, algorithm_len}, (struct slice){data, len},
         (struct slice){signature, signature_len});
@@ -414,6 +447,7 @@ fg_key_verify(const struct fg_key *key, const char *algorithm, size_t algorithm_
 int
 fg_ipset_new(struct script *script, struct fg_ipset *set)
 {
+    guard_point();
     struct ipset *made = ipset_new();
     if (made == NULL || set == NULL) {
         ipset_free(made);
@@ -426,6 +460,7 @@ fg_ipset_new(struct script *script, struct fg_ipset *set)
 int
 fg_ipset_add(const struct fg_ipset *set, const char *text, size_t len)
 {
+    guard_point();
     if (set_of(set) == NULL || text == NULL) return IPSET_BAD;
     struct native *native = (struct native *)(uintptr_t)set->handle;
     if (native->script->prefix_count >= PREFIXES_MAX) return IPSET_MEMORY;
@@ -438,5 +473,6 @@ fg_ipset_add(const struct fg_ipset *set, const char *text, size_t len)
 int
 fg_ipset_has(const struct fg_ipset *set, const char *ip, size_t len)
 {
+    guard_point();
     return set_of(set) != NULL && ip != NULL && ipset_has(set_of(set), (struct slice){ip, len});
 }

@@ -1,7 +1,7 @@
 /* core/script/natives.h: what scripts call beside waiting, for Lua's FFI: shared dictionaries, metrics,
  * codecs, keys and sets of addresses. lua/ffi/natives.lua repeats it; the runtime compares the structs with
  * fg_natives_layout() and refuses to start on a difference. As in view.h, every function checks its
- * arguments, is short and never enters Lua. */
+ * arguments, begins with guard_point() and never enters Lua. */
 #ifndef FLUXGATE_SCRIPT_NATIVES_H
 #define FLUXGATE_SCRIPT_NATIVES_H
 #include <stddef.h>

@@ -141,7 +141,8 @@ struct script {
     unsigned logged_in_window;
 };
 
-/* natives.c: frees what no finaliser did. After lua_close. */
+/* natives.c: frees what no finaliser did, once the state is gone. natives_free: the script goes too. */
+void natives_drop(struct script *script);
 void natives_free(struct script *script);
 
 /* state.c */

@@ -70,6 +70,9 @@ static const struct {
     {"traces that are thrown away", "local x = 0 " FOREVER("for i = 1, 200 do x = x + i end jit.flush()")},
     {"FFI calls",
         "local ffi = require 'ffi' ffi.cdef 'double fg_now(void);' " FOREVER("local x = ffi.C.fg_now()")},
+    {"FFI calls that take long",
+        "local ffi = require 'ffi' ffi.cdef 'int fg_equal(const char *, size_t, const char *, size_t);' "
+        "local s = ('x'):rep(1e6) " FOREVER("ffi.C.fg_equal(s, #s, s, #s)")},
     {"FFI objects", "local ffi = require 'ffi' " FOREVER("local x = ffi.new('int[?]', 10)")},
     {"cjson",
         "local cjson = require('cjson').new() cjson.encode_keep_buffer(false) local t = { a = { 1, 2, { b = "

@@ -254,6 +254,23 @@ finds_the_script_that_holds_the_memory_and_not_the_one_that_ran_out(void **state
     fixture_fini(&f);
 }
 
+static void
+keeps_no_native_of_the_old_state(void **state)
+{
+    struct fixture f;
+    (void)state;
+    load(&f, "local set = gateway.ip_set { '10.0.0.0/8' } " STRATEGY(
+                 PICK("local kept = set:has('10.0.0.1') " HANG)));
+    assert_int_equal(f.script->native_count, 1);
+    assert_int_not_equal(fixture_pick(&f, 0), SLOT_NONE);
+    assert_int_equal(TOTAL(&f, script_abandonments), 1);
+    assert_int_equal(f.script->native_count, 0); /* it is not loaded while it is out */
+    assert_int_equal(f.script->prefix_count, 0);
+    let_back_in(&f);
+    assert_int_not_equal(fixture_pick(&f, 0), SLOT_NONE);
+    fixture_fini(&f);
+}
+
 int
 main(void)
 {
@@ -266,6 +283,7 @@ main(void)
         cmocka_unit_test(forgets_the_ctx_of_requests_that_began_in_the_old_state),
         cmocka_unit_test(reports_a_load_that_hangs_in_a_c_function_with_file_and_line),
         cmocka_unit_test(drops_the_state_of_a_script_that_keeps_its_memory),
+        cmocka_unit_test(keeps_no_native_of_the_old_state),
         cmocka_unit_test(finds_the_script_that_holds_the_memory_and_not_the_one_that_ran_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -54,8 +54,10 @@ process_set_wanted(struct supervisor *sv)
     const struct config *config = sv->current.config;
     sv->control.wanted = true;
     sv->registry.wanted = config->registry.enabled && config->registry.embedded;
-    for (unsigned i = 0; i < SHM_WORKERS_MAX; i++)
+    for (unsigned i = 0; i < SHM_WORKERS_MAX; i++) {
         sv->workers[i].wanted = i < config->workers;
+        sv->workers[i].place = i;
+    }
 }
 
 bool
@@ -171,8 +173,8 @@ add_sockets(struct supervisor *sv, const struct process *process, const struct c
     case ROLE_WORKER:
         for (size_t i = 0; i < config->listener_count; i++) {
             const struct bound_socket *bound = sockets_listener(sv, config, i);
-            if (bound != NULL && process->index < bound->count)
-                message->fds[message->fd_count++] = bound->fds[process->index];
+            if (bound != NULL && process->place < bound->count)
+                message->fds[message->fd_count++] = bound->fds[process->place];
         }
         return;
     }
@@ -362,6 +364,47 @@ end_stale(struct process *process, const char *why, uint64_t age_us, const char 
     process->killed = true;
 }
 
+static bool
+is_draining(const struct supervisor *sv, const struct process *worker)
+{
+    return atomic_load_explicit(&shm_worker(sv->shm, worker->index)->draining, memory_order_relaxed) != 0;
+}
+
+/* A worker that drains by itself takes as long as its longest request. Until its successor serves, another
+ * one under a number beyond the configured ones accepts from its sockets. */
+static void
+stand_in(struct supervisor *sv, const struct process *worker)
+{
+    struct process *free_one = NULL;
+    for (unsigned i = SHM_WORKERS_MAX; i-- > sv->current.config->workers;) {
+        struct process *other = &sv->workers[i];
+        if (other->wanted && other->place == worker->index) return;
+        if (!other->wanted && other->pid == 0) free_one = other;
+    }
+    if (free_one == NULL) return; /* then siblings help */
+    free_one->wanted = true;
+    free_one->place = worker->index;
+    free_one->start_after_us = 0;
+}
+
+static void
+watch_stand_ins(struct supervisor *sv)
+{
+    unsigned count = sv->current.config->workers;
+    if (sv->phase != PHASE_SERVING) return; /* a reload ends them by itself */
+    for (unsigned i = 0; i < count; i++) {
+        const struct process *worker = &sv->workers[i];
+        if (worker->using != 0 && is_draining(sv, worker)) stand_in(sv, worker);
+    }
+    for (unsigned i = count; i < SHM_WORKERS_MAX; i++) {
+        struct process *other = &sv->workers[i];
+        if (!other->wanted || sv->workers[other->place].using == 0) continue;
+        if (is_draining(sv, &sv->workers[other->place])) continue;
+        other->wanted = false;
+        process_tell_drain(sv, other);
+    }
+}
+
 /* What waits in the accept queues of a worker that stands still goes to a sibling that does not. */
 static void
 help_worker(struct supervisor *sv, struct process *process, uint64_t now)
@@ -373,6 +416,7 @@ help_worker(struct supervisor *sv, struct process *process, uint64_t now)
         struct process *sibling = &sv->workers[i];
         uint64_t beat = atomic_load_explicit(&shm_worker(sv->shm, i)->heartbeat_us, memory_order_relaxed);
         if (sibling == process || sibling->pid == 0 || sibling->using == 0 || !sibling->wanted) continue;
+        if (is_draining(sv, sibling)) continue;
         if (now > beat && now - beat > WORKER_HELP_US) continue;
         memset(&message, 0, offsetof(struct ipc_message, fds));
         message.type = IPC_HELP;
@@ -395,7 +439,7 @@ watch_worker(struct supervisor *sv, struct process *process, uint64_t now)
             end_stale(process, "no first heartbeat", now - process->started_us, "");
         return;
     }
-    if (atomic_load_explicit(&block->draining, memory_order_relaxed) != 0) help_worker(sv, process, now);
+    if (is_draining(sv, process)) help_worker(sv, process, now);
     if (beat < process->alive_us) beat = process->alive_us; /* also: not judged by its predecessor's beat */
     if (now > beat && now - beat > WORKER_HELP_US) help_worker(sv, process, now);
     note_sign(process, entered != 0 ? entered : beat);
@@ -423,6 +467,7 @@ process_watchdog(struct supervisor *sv)
             p->alive_us = now;
         return;
     }
+    watch_stand_ins(sv);
     for (struct process *p = process_next(sv, NULL); p != NULL; p = process_next(sv, p)) {
         if (p->pid == 0 || p->killed) continue;
         uint64_t limit = (p->role == ROLE_CONTROL ? CONTROL_STALE_US : REGISTRY_STALE_US) * clock_patience();

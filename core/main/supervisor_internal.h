@@ -19,6 +19,7 @@ enum role { ROLE_CONTROL, ROLE_REGISTRY, ROLE_WORKER };
 struct process {
     enum role role;
     unsigned index; /* of a worker */
+    unsigned place; /* whose sockets it accepts from: its own, or those of the worker that it stands in for */
     bool wanted;
     pid_t pid;
     int channel;

@@ -145,7 +145,7 @@ on_channel(evutil_socket_t fd, short what, void *context)
     proxy_drain(worker->proxy, ORPHAN_DRAIN_US, ORPHAN_DRAIN_US, on_drained, worker);
 }
 
-/* Its sockets are the supervisor's too: siblings accept from them until the successor does. */
+/* Its sockets are the supervisor's too: a stand-in accepts from them until the successor does. */
 static void
 hand_over(struct worker *worker)
 {

@@ -33,6 +33,7 @@ add("slow", "a sort again and again", "local t = {} for i = 1, 1000 do t[i] = i 
 add("slow", "gsub with a callback that never ends", "(('x'):rep(9)):gsub('.', function() while true do n = (n or 0) + 1 end end)")
 add("slow", "chunks without end", "while true do load('return 1')() end")
 add("slow", "a digest again and again", "local s = ('x'):rep(1e6) while true do gateway.sha256(s) end")
+add("stuck", "a compiled loop of native calls", "local s = ('x'):rep(1e6) while true do gateway.equal(s, s) end")
 add("slow", "JSON again and again", "while true do cjson.decode(cjson.encode({ 1, 2, { 3 } })) end")
 
 -- memory and depth
@@ -171,6 +172,24 @@ hostile.at_load = {
     { "an api of the future", "return { api = 99, new = function() return {} end }" },
     { "an api that never answers", "return { api = setmetatable({}, { __tostring = function() while true do end end }), "
         .. "new = function() return {} end }" },
+}
+
+-- What filters and health policies do: a name and statements that fit into any function of theirs.
+local LOOP = "local x = 0 while true do x = x + 1 end"
+hostile.misdeeds = {
+    { "a compiled loop", LOOP },
+    { "a loop inside pcall", "while true do pcall(function() " .. LOOP .. " end) end" },
+    { "a loop in a coroutine", "coroutine.wrap(function() " .. LOOP .. " end)()" },
+    { "a loop of native calls", "local s = ('x'):rep(1e6) while true do gateway.equal(s, s) end" },
+    { "a pattern that backtracks for ever", "return (('a'):rep(100)):find(('a-'):rep(60) .. 'b')" },
+    { "a string.rep bomb", "return ('x'):rep(1e9)" },
+    { "memory without end", "kept = kept or {} while true do kept[#kept + 1] = ('x'):rep(1e6) .. #kept end" },
+    { "recursion", "local function f(n) return 1 + f(n + 1) end return f(1)" },
+    { "recursion inside pcall", "local function f() pcall(f) n = (n or 0) + 1 return f() end f()" },
+    { "an error without a value", "error(nil)" },
+    { "an error that lies about its text",
+        "error(setmetatable({}, { __tostring = function() while true do end end }))" },
+    { "a wrong argument", "gateway.dict({})" },
 }
 
 return hostile

@@ -1,0 +1,157 @@
+-- Filters and health policies that misbehave (spec/support/hostile.lua) in each of their functions, under traffic to their
+-- own routes and to another one: what they guard stays shut, everybody else goes on over the same connections.
+local cjson = require "cjson"
+local hostile = require "spec.support.hostile"
+local support = require "spec.support"
+
+local CLASS = [[
+local P = { name = "hostile", api = 1 }
+P.__index = P
+local function misdeed() %s end
+function P.new()
+    local self = setmetatable({ interval = 0.05, window = 1 }, P)
+    %s
+    return self
+end
+%s
+return P
+]]
+
+-- Each with what its clients may get; `seen`: whether the endpoint may get their requests.
+local filters = {
+    { name = "on_request", code = "function P:on_request() misdeed() end", statuses = { 500, 503 }, seen = false },
+    { name = "on_response", code = "function P:on_response() misdeed() end", statuses = { 500, 503 }, seen = true },
+    { name = "on_body", code = "function P:on_response(_, a) a:on_body(misdeed) end", statuses = { 500, 503, "cut" }, seen = true },
+    { name = "on_log", code = "function P:on_log() misdeed() end", statuses = { 200, 503 }, seen = true },
+    { name = "spawned", code = "function P:on_request() gateway.spawn(misdeed) end", statuses = { 200, 503 }, seen = true },
+    { name = "every", new = "gateway.every(0.05, misdeed)", code = "function P:on_request() end", statuses = { 200, 503 },
+        seen = true },
+}
+
+local policies = {
+    { name = "probe", code = "function P:probe() misdeed() end function P:judge() return 'unhealthy', 'no' end" },
+    { name = "a probe of its own",
+        code = "function P:probe() return function() misdeed() end end function P:judge() return 'unhealthy', 'no' end" },
+    { name = "judge", code = "function P:probe() return { kind = 'tcp' } end function P:judge() misdeed() end" },
+    { name = "observe", code = "function P:observe() misdeed() end", is_passive = true },
+}
+
+local function plugin(name, case, misdeed)
+    return support.file(name .. ".lua", CLASS:format(misdeed, case.new or "", case.code))
+end
+
+-- A gateway of one worker with a route and a service for each misdeed, /N/ and sN, and load to another one.
+local function start(case, services_more, use)
+    local a, b = support.backend { id = "a" }, support.backend { id = "b" }
+    local routes, services = {}, {}
+    for i, misdeed in ipairs(hostile.misdeeds) do
+        local path = plugin("hostile" .. i, case, misdeed[2])
+        routes[i] = ("  - { match: { path_prefix: /%d/ }, service: s%d }\n"):format(i, i)
+        services[i] = ("  s%d: { endpoints: [ \"%s\" ], %s }\n"):format(i, a.address, use:format(path))
+    end
+    local gateway = support.gateway { config = ([[
+listeners: [ { address: "127.0.0.1:0" } ]
+admin: { address: "127.0.0.1:0" }
+workers: 1
+routes:
+%s  - { match: { path_prefix: / }, service: ours }
+services:
+%s  ours: { endpoints: [ "%s" ] }
+%s]]):format(table.concat(routes), table.concat(services), b.address, services_more or "") }
+    local load = support.load_start { url = gateway:url(), duration = 600, concurrency = 4, rate = 50 }
+    return gateway, load, a
+end
+
+local function ask(gateway, connection, path)
+    connection = connection or support.open(gateway:port(), { timeout = 20 })
+    local reply, why = connection:request("GET " .. path .. " HTTP/1.1\r\nHost: x\r\n\r\n")
+    if reply and reply.headers.connection ~= "close" then return reply.status, connection end
+    connection:close()
+    return reply and reply.status or "cut", nil, why
+end
+
+local function expect_nothing_noticed(gateway, load)
+    local result = load:finish()
+    assert.same({}, result.failures)
+    assert.equal(4, result.connections)
+    assert.is_true(result.ok > 0)
+    assert.equal(0, gateway:metric("fluxgate_worker_restarts_total"))
+    assert.equal(0, gateway:metric("fluxgate_control_restarts_total"))
+end
+
+describe("a filter that misbehaves", function()
+    after_each(support.finish)
+
+    for _, case in ipairs(filters) do
+        it("in " .. case.name .. " leaves its routes shut or served, and nobody else notices", function()
+            local gateway, load, backend = start(case, nil, "filters: [ %s ]")
+            local ours, theirs, status, why
+            for i, misdeed in ipairs(hostile.misdeeds) do
+                for _ = 1, 3 do
+                    status, theirs, why = ask(gateway, theirs, ("/%d/"):format(i))
+                    local is_allowed = false
+                    for _, allowed in ipairs(case.statuses) do is_allowed = is_allowed or status == allowed end
+                    assert.is_true(is_allowed, misdeed[1] .. ": " .. tostring(status) .. " " .. tostring(why))
+                    status, ours = ask(gateway, ours, "/")
+                    assert.equal(200, status)
+                    assert.is_truthy(ours)
+                end
+            end
+            assert.equal(case.seen, #backend:requests() > 0)
+            support.wait_until("each that never returns was abandoned", function()
+                local count = gateway:metric("fluxgate_script_abandonments_total")
+                return count >= 4, count
+            end, 30)
+            assert.is_true(gateway:metric("fluxgate_plugin_errors_total", { service = "s1", kind = "filter" }) >= 1)
+            expect_nothing_noticed(gateway, load)
+        end)
+    end
+end)
+
+describe("a health policy that misbehaves", function()
+    after_each(support.finish)
+
+    for _, case in ipairs(policies) do
+        it("in " .. case.name .. " leaves verdicts and traffic alone, and others are judged", function()
+            local good = support.backend { id = "good" }
+            local gateway, load = start(case, ([[
+  good:
+    endpoints: [ { id: good, address: "%s" } ]
+    health: { policy: http, interval: 50ms, rise: 1, fall: 1 }
+]]):format(good.address), "health: { policy: %s }")
+            local function endpoints()
+                local _, _, body = support.curl(gateway:admin_url("/api/v1/status"))
+                return cjson.decode(body).health.endpoints
+            end
+            local function wait_for(state)
+                support.wait_until("the good policy says " .. state, function()
+                    for _, row in ipairs(endpoints()) do
+                        if row.id == "good" then return row.state == state, row.state end
+                    end
+                end, 30)
+            end
+            local theirs, status
+            for _ = 1, 3 do
+                for i, misdeed in ipairs(hostile.misdeeds) do
+                    status, theirs = ask(gateway, theirs, ("/%d/"):format(i))
+                    assert.equal(200, status, misdeed[1])
+                    assert.is_truthy(theirs)
+                end
+            end
+            wait_for "healthy"
+            support.wait_until("every policy had its turn", function()
+                local text = gateway:metrics()
+                for i = 1, #hostile.misdeeds do
+                    if not text:find(('fluxgate_plugin_errors_total{[^}]*service="s%d"'):format(i)) then return false, i end
+                end
+                return true
+            end, 60)
+            good:set { health = 500 }
+            wait_for "unhealthy"
+            good:set { health = 200 }
+            wait_for "healthy"
+            for _, row in ipairs(endpoints()) do assert.is_true(row.state ~= "unhealthy" and row.state ~= "ejected", row.id) end
+            expect_nothing_noticed(gateway, load)
+        end)
+    end
+end)

@@ -13,21 +13,14 @@ struct arena_chunk {
     _Alignas(ARENA_ALIGN) char payload[];
 };
 
-static int
-poison_is_on(void)
-{
-    static int on = -1;
-    if (on == -1) {
-        const char *value = getenv("FLUXGATE_POISON");
-        on = value != NULL && value[0] == '1';
-    }
-    return on;
-}
+int arena_poisons = -1;
 
 void
-arena_poison(void *at, size_t bytes)
+arena_poison_now(void *at, size_t bytes)
 {
-    if (UNLIKELY(poison_is_on())) memset(at, POISON_BYTE, bytes);
+    const char *value = getenv("FLUXGATE_POISON");
+    arena_poisons = value != NULL && value[0] == '1';
+    if (arena_poisons) memset(at, POISON_BYTE, bytes);
 }
 
 static struct arena_chunk *

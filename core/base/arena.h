@@ -37,7 +37,13 @@ char *arena_printf(struct arena *arena, const char *format, ...) PRINTF_LIKE(2, 
 void arena_reset(struct arena *arena);
 
 /* Fills what rests until its next user with 0xdb where FLUXGATE_POISON=1, else does nothing. */
-void arena_poison(void *at, size_t bytes);
+extern int arena_poisons; /* its own: -1 until the environment was asked */
+void arena_poison_now(void *at, size_t bytes);
+static inline void
+arena_poison(void *at, size_t bytes)
+{
+    if (UNLIKELY(arena_poisons != 0)) arena_poison_now(at, bytes);
+}
 
 /* Frees everything; the arena is then empty and usable again. */
 void arena_fini(struct arena *arena);

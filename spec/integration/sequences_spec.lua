@@ -15,6 +15,11 @@ return F
 
 local filters = {
     read = "function F:on_request(r) r:body() end",
+    part = "function F:on_request(r) r:body(1000) end",
+    wait = [[
+function F:on_request(r) gateway.sleep(0.001) r:body() gateway.sleep(0.001) end
+function F:on_response() gateway.sleep(0.001) end]],
+    pack = "function F:on_response(_, a) a:compress('gzip') end",
     replace = [[function F:on_request(r) r:body() r:set_body("[" .. r:header("x-id") .. "]") end]],
     stage = [[function F:on_response(_, a) a:on_body(function(chunk, last) return chunk:upper() .. (last and "!" or "") end) end]],
 }
@@ -30,7 +35,9 @@ services: { web: { endpoints: [ "127.0.0.1:%d" ], limits: { active_per_endpoint:
 
 local function routes()
     local out = {}
-    for name, used in pairs { read = { "read" }, replace = { "replace" }, stage = { "stage" }, both = { "replace", "stage" } } do
+    local chains = { both = { "replace", "stage" } }
+    for name in pairs(filters) do chains[name] = { name } end
+    for name, used in pairs(chains) do
         local uses = {}
         for i, use in ipairs(used) do uses[i] = "{ use: " .. support.file(use .. ".lua", SHELL:format(filters[use])) .. " }" end
         out[#out + 1] = ("  - { match: { path_prefix: /%s/ }, service: web, filters: [ %s ] }\n"):format(name, table.concat(uses, ", "))

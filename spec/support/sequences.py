@@ -2,10 +2,10 @@
 """Sequences of requests on connections that are used again, and a backend that records them.
 
 Prints {"port", "control"}. An order {"op": "run", "gateway": PORT, "seed": N, "connections": N} sends requests of
-every kind, one behind the other and pipelined, in pieces, some broken off, over several connections at once, to the
-paths /plain, /read, /replace, /stage and /both (which filters read, replace or restage bodies there is the caller's
-configuration) and answers {"problems": [text...], "answered": N}. A problem is a request of which the backend saw
-other bytes than were sent, an answer that belongs to another request, or a byte that nobody can account for."""
+every kind, one behind the other and pipelined, in pieces, some broken off, over several connections at once, to paths
+below /plain and those of ROUTES (whose filters are the caller's configuration) and answers {"problems": [text...],
+"answered": N, "sent": N}. A problem is a request of which the backend saw other bytes than were sent, an answer that
+belongs to another request, or a byte that nobody can account for."""
 
 import hashlib
 import json
@@ -13,7 +13,9 @@ import random
 import socket
 import struct
 import threading
+import zlib
 
+ROUTES = ("read", "part", "wait", "replace", "stage", "both", "pack")
 KINDS = ("length", "chunked", "close", "empty", "none", "unmodified", "early", "interim", "reset", "error", "big", "odd")
 THREADS = 6
 
@@ -204,7 +206,7 @@ class Backend:
 class Request:
     def __init__(self, random_, ident):
         self.ident = ident
-        self.route = random_.choice(("plain", "plain", "plain", "read", "replace", "stage", "both"))
+        self.route = random_.choice(("plain",) * 4 + ROUTES)
         self.kind = random_.choice(KINDS)
         self.method = random_.choice((b"GET", b"GET", b"HEAD", b"POST", b"PUT", b"PUT"))
         self.framing = "none" if self.method in (b"GET", b"HEAD") else random_.choice(("length", "chunked", "chunked"))
@@ -352,6 +354,8 @@ class Client:
             wanted = b""
         elif request.route in ("stage", "both"):
             wanted = wanted.upper() + b"!"
+        elif fields.get(b"content-encoding") == b"gzip" and request.route == "pack":
+            body = zlib.decompress(body, 31)
         if body != wanted:
             raise Broken("a body of %d bytes for %d, %r...: %s" % (len(body), len(wanted), body[:80], what))
 

@@ -47,6 +47,14 @@ send_up(struct control *control, enum ipc_type type)
         log_warn("the supervisor does not take messages");
 }
 
+/* Many policies that loop, one after the other in one turn: each costs its budget, and control is not stuck.
+ */
+static void
+on_overrun(void *context)
+{
+    send_up(context, IPC_ALIVE);
+}
+
 /* ---- log lines of the workers
  * ---------------------------------------------------------------------------------------- */
 
@@ -151,7 +159,12 @@ use_generation(struct control *control, struct ipc_message *message)
     struct script *script = NULL;
     struct config *config = generation_load(message, &bundle);
     if (config == NULL) goto fail;
-    struct script_env env = {.role = SCRIPT_CONTROL, .config = config, .bundle = bundle, .shm = control->shm};
+    struct script_env env = {.role = SCRIPT_CONTROL,
+        .config = config,
+        .bundle = bundle,
+        .shm = control->shm,
+        .on_overrun = on_overrun,
+        .context = control};
     script = script_new(&env, control->script, &diags);
     if (script == NULL || !diags_ok(&diags)) {
         const char *why =

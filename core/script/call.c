@@ -196,7 +196,10 @@ script_settle(
     if (UNLIKELY(status == GUARD_ABANDONED)) script_drop(script);
     bool overran = script_leave(script);
     if (LIKELY(is_done && !script->was_refused)) return true;
-    if (overran) COUNT(script, script_runaways);
+    if (overran) {
+        COUNT(script, script_runaways);
+        if (script->env.on_overrun != NULL) script->env.on_overrun(script->env.context);
+    }
     if (status == GUARD_ABANDONED) {
         abandon(script, plugin, callback);
         return false;

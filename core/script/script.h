@@ -17,11 +17,13 @@ enum script_role { SCRIPT_WORKER, SCRIPT_CONTROL, SCRIPT_CHECKER };
 
 struct script_env {
     enum script_role role;
-    unsigned worker;             /* SCRIPT_WORKER: which */
-    const struct config *config; /* borrowed, must outlive the script */
-    struct bundle *bundle;       /* borrowed: every Lua source comes from it */
-    struct shm *shm;             /* NULL in the checker */
-    bool was_checked;            /* the checker has loaded these scripts without an error */
+    unsigned worker;                   /* SCRIPT_WORKER: which */
+    const struct config *config;       /* borrowed, must outlive the script */
+    struct bundle *bundle;             /* borrowed: every Lua source comes from it */
+    struct shm *shm;                   /* NULL in the checker */
+    bool was_checked;                  /* the checker has loaded these scripts without an error */
+    void (*on_overrun)(void *context); /* may be NULL: a call passed its budget and is over; no Lua in here */
+    void *context;
 };
 
 struct script;

@@ -41,10 +41,10 @@ local function plugin(name, case, misdeed)
 end
 
 -- A gateway of one worker with a route and a service for each misdeed, /N/ and sN, and load to another one.
-local function start(case, services_more, use)
+local function start(case, services_more, use, misdeeds)
     local a, b = support.backend { id = "a" }, support.backend { id = "b" }
     local routes, services = {}, {}
-    for i, misdeed in ipairs(hostile.misdeeds) do
+    for i, misdeed in ipairs(misdeeds or hostile.misdeeds) do
         local path = plugin("hostile" .. i, case, misdeed[2])
         routes[i] = ("  - { match: { path_prefix: /%d/ }, service: s%d }\n"):format(i, i)
         services[i] = ("  s%d: { endpoints: [ \"%s\" ], %s }\n"):format(i, a.address, use:format(path))
@@ -154,4 +154,20 @@ describe("a health policy that misbehaves", function()
             expect_nothing_noticed(gateway, load)
         end)
     end
+
+    it("is one of many, and control outlives all of them in a row", function()
+        local loops = {}
+        for i = 1, 26 do loops[i] = hostile.misdeeds[1] end -- at 250 ms each: past what control has for a sign of life
+        local gateway, load = start(policies[4], nil, "health: { policy: %s }", loops)
+        local theirs, status
+        for i = 1, #loops do
+            status, theirs = ask(gateway, theirs, ("/%d/"):format(i))
+            assert.equal(200, status)
+        end
+        support.wait_until("each was abandoned", function()
+            local is_heard, count = pcall(gateway.metric, gateway, "fluxgate_script_abandonments_total") -- it is busy
+            return is_heard and count >= #loops, count
+        end, 60)
+        expect_nothing_noticed(gateway, load)
+    end)
 end)

@@ -3,6 +3,7 @@
 #include "spec/unit/script/support.h"
 
 #include <lualib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/base/clock.h"
@@ -17,7 +18,7 @@ __lsan_default_suppressions(void)
     return "leak:cjson.so\n";
 }
 
-enum { ROUNDS = 6, HOUR = 3600 };
+enum { ROUNDS = 6, HOUR = 3600, LEAVE_MS = 2000 };
 
 #define FOREVER(body) "while true do " body " end"
 
@@ -72,7 +73,7 @@ static const struct {
         "local ffi = require 'ffi' ffi.cdef 'double fg_now(void);' " FOREVER("local x = ffi.C.fg_now()")},
     {"FFI calls that take long",
         "local ffi = require 'ffi' ffi.cdef 'int fg_equal(const char *, size_t, const char *, size_t);' "
-        "local s = ('x'):rep(1e6) " FOREVER("ffi.C.fg_equal(s, #s, s, #s)")},
+        "local n = 2e7 local s = ffi.new('char[?]', n) " FOREVER("ffi.C.fg_equal(s, n, s, n)")},
     {"FFI objects", "local ffi = require 'ffi' " FOREVER("local x = ffi.new('int[?]', 10)")},
     {"cjson",
         "local cjson = require('cjson').new() cjson.encode_keep_buffer(false) local t = { a = { 1, 2, { b = "
@@ -94,6 +95,14 @@ resident_kib(void)
     return resident * (size_t)sysconf(_SC_PAGESIZE) / 1024;
 }
 
+static uint64_t
+cpu_ms(void)
+{
+    struct timespec now;
+    assert_int_equal(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now), 0);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 static unsigned
 rounds(void)
 {
@@ -112,12 +121,15 @@ abandon(struct fixture *f, size_t index, uint64_t hard_us)
     if (getenv("VERBOSE") != NULL) fprintf(stderr, "%s\n", hostile[index].name);
     assert_int_equal(luaL_loadstring(L, hostile[index].source), 0);
     script->memory_cap_bytes = SCRIPT_MEMORY_MAX;
+    uint64_t start_ms = cpu_ms();
     guard_enter(L, (uint64_t)HOUR * 1000000, hard_us, NULL);
     int status = guard_pcall(L, 0, 0);
     if (status == GUARD_ABANDONED) script_drop(script);
     (void)!guard_leave();
     if (status != GUARD_ABANDONED) fail_msg("%s: %d %s", hostile[index].name, status, lua_tostring(L, -1));
     assert_null(script->L);
+    if (cpu_ms() - start_ms > LEAVE_MS)
+        fail_msg("%s: left after %u ms", hostile[index].name, (unsigned)(cpu_ms() - start_ms));
     script_mend(script);
     assert_non_null(script->L);
 }

@@ -237,7 +237,9 @@ finds_the_script_that_holds_the_memory_and_not_the_one_that_ran_out(void **state
                  "2000 then kept[#kept + 1] = ('x'):rep(math.min(room - 1000, 5e5)) .. #kept end return "
                  "backends[1]")));
     fixture_strategy(&f, 2, "/mem/modest.lua",
-        STRATEGY(PICK("local t = {} for i = 1, 20000 do t[i] = { i } end return backends[1]")), "{}");
+        STRATEGY(PICK(
+            "calls = (calls or 0) + 1 local text = calls > 300 and ('y'):rep(800000) return backends[1]")),
+        "{}");
     fixture_endpoint(&f, 2, "c", SLOT_HEALTHY, 1);
     script_free(f.script);
     fixture_load(&f);

@@ -82,6 +82,8 @@ tunnel_pump(struct stream *stream, bool client_readable, bool upstream_readable)
         upstream_want_read(upstream, false);
         upstream_readable = false;
     }
+    if (conn->input == INPUT_ENDED)
+        client_readable = true; /* its FIN came before the 101: no event tells of it again */
     enum side up = pump_side(
         stream, &stream->up, own, conn->fd, upstream->fd, client_readable, &stream->bytes_in, &stream->sent);
     enum side down = up == SIDE_BROKEN ? SIDE_BROKEN

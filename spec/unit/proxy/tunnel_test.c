@@ -42,6 +42,31 @@ a_tunnel_opens_with_the_backends_101_and_half_closes(void **state)
     rig_free(rig);
 }
 
+/* Seen while the backend thought about it, it was never passed on: the tunnel lasted until tunnel_idle. */
+static void
+a_half_close_before_the_101_reaches_the_backend(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client, UPGRADE);
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    shutdown(client->fd, SHUT_WR);
+    struct conn *conn = LINK_OF(rig->proxy->busy_conns.next, struct conn, link);
+    RIG_WAIT(rig, "the proxy sees its FIN", conn->input == INPUT_ENDED);
+    rig_say(rig, backend, SWITCH "first");
+    rig_expect(rig, client, "\r\n\r\nfirst");
+    rig_expect_end(rig, backend);
+    rig_say(rig, backend, "last words");
+    rig_expect(rig, client, "last words");
+    rig_hang_up(backend);
+    rig_expect_end(rig, client);
+    rig_expect_log(rig, "status=101 reason=\"-\"");
+    rig_hang_up(client);
+    rig_free(rig);
+}
+
 /* The head's buffer goes back to the pool, and the tunnel's own bytes came to stand there. */
 static void
 the_log_of_a_tunnel_names_its_request(void **state)
@@ -291,6 +316,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_tunnel_opens_with_the_backends_101_and_half_closes),
+        cmocka_unit_test(a_half_close_before_the_101_reaches_the_backend),
         cmocka_unit_test(the_log_of_a_tunnel_names_its_request),
         cmocka_unit_test(a_log_line_of_ones_own_holds_what_it_names),
         cmocka_unit_test(only_an_offered_protocol_is_switched_to),

@@ -295,9 +295,10 @@ print_endpoint(struct print *print, const struct config_endpoint *endpoint)
 static void
 print_policy(struct strbuf *out, const struct config_plugin *policy)
 {
-    const char *members = policy->options.json + 1;
+    /* One that could not be read has neither: such a configuration is shown, if at all, beside its errors. */
+    const char *members = policy->options.json == NULL ? "}" : policy->options.json + 1;
     strbuf_add_text(out, "{policy: ");
-    add_text(out, policy->name, false);
+    add_text(out, policy->name == NULL ? "" : policy->name, false);
     if (members[0] == '}') return;
     strbuf_add_text(out, ", ");
     add_json(out, members);

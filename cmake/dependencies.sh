@@ -59,7 +59,7 @@ check_other() { # build|test
     done
     [ -e /usr/include/mimalloc.h ] || [ -e /usr/local/include/mimalloc.h ] || missing+=("library mimalloc")
     if [ "$1" = test ]; then
-        for name in luajit busted luacheck clang valgrind promtool prometheus nghttp openssl wrk; do
+        for name in luajit busted luacheck clang valgrind promtool prometheus nghttp openssl wrk zstd; do
             command -v "$name" >/dev/null 2>&1 || missing+=("program $name")
         done
         pkg-config --exists cmocka 2>/dev/null || missing+=("library cmocka")

@@ -230,7 +230,8 @@ class Connection:
             request["body"], request["body_sha256"] = kept.decode("latin-1"), digest.hexdigest()
 
     def close_hastily(self):
-        if not self.busy and not self.buffer:
+        # What asyncio has read for us is a request that nobody may send again: then the connection is not idle.
+        if not self.busy and not self.buffer and not self.reader._buffer:
             self.end(random.random() < 0.5, "closed hastily")
 
     async def next_head(self):

@@ -55,6 +55,19 @@ function arguments.ttl(what, value)
     return value
 end
 
+-- A name that all workers share, of a dictionary or counter: at most `most` bytes, and none of the gateway's
+-- own (SCRIPT_OWN_NAMES of core/script/script_internal.h).
+function arguments.shared_name(what, value, most)
+    if type(value) ~= "string" then error(what .. ": expected a string, got " .. type(value), 3) end
+    if value == "" or #value > most then
+        error(("%s: expected a name of 1 to %d bytes, got %d"):format(what, most, #value), 3)
+    end
+    if value:sub(1, 9) == "fluxgate/" then
+        error(what .. ": names that begin with \"fluxgate/\" are fluxgate's own; choose another name", 3)
+    end
+    return value
+end
+
 -- A key of a dictionary.
 function arguments.key(what, value)
     if type(value) ~= "string" or value == "" or #value > 256 then

@@ -22,7 +22,7 @@ end
 
 -- dictionaries
 local function dictionaries(extra, script)
-    local text, positive, ttl_of = arguments.text, arguments.positive, arguments.ttl
+    local positive, ttl_of = arguments.positive, arguments.ttl
     local key_of, value_of, finite = arguments.key, arguments.value, arguments.number
     local OK, NONE, EXISTS, REFUSED = layout.OK, layout.NONE, layout.EXISTS, layout.REFUSED
     local STRING, BOOLEAN = layout.STRING, layout.BOOLEAN
@@ -107,8 +107,7 @@ local function dictionaries(extra, script)
     ffi.metatype("struct fg_dict", { __index = dict, __metatable = false })
 
     function extra.dict(name)
-        text("gateway.dict", name)
-        if name == "" or #name > 64 then error("gateway.dict: expected a name of 1 to 64 bytes", 2) end
+        arguments.shared_name("gateway.dict", name, 64)
         local handle = ffi.new("struct fg_dict")
         if C.fg_dict_open(script, name, #name, handle) == 0 then
             error("gateway.dict: no room for another dictionary", 2)

@@ -1,6 +1,7 @@
 -- fluxgate/plugin.lua: from a file to a living strategy or policy. The same code in gateway, checker and
 -- test kit: only `host` differs, which has read(path), script_dirs, lua_path, share and the primitives of
 -- the gateway table.
+local arguments = require "fluxgate.arguments"
 local base64 = require "fluxgate.base64"
 local options = require "fluxgate.options"
 local sandbox = require "fluxgate.sandbox"
@@ -75,7 +76,10 @@ function Loader:gateway()
         name = "fluxgate", version = host.version, zone = host.zone, api = API, QUEUE = host.QUEUE,
         now = host.now,
         random = host.random,
-        counter = function(name) return self:counter(text(name, "gateway.counter"), late) end,
+        counter = function(name)
+            arguments.shared_name("gateway.counter", name, 200)
+            return self:counter(name, late)
+        end,
         strategy = function(name, given) return self:inner(text(name, "gateway.strategy"), given) end,
         log = log(host),
         sha256 = function(data) return host.sha256(text(data, "gateway.sha256")) end,

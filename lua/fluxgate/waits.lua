@@ -258,8 +258,7 @@ function dicts:take(key, rate, burst, cost)
 end
 
 function extra.dict(name)
-    arguments.text("gateway.dict", name)
-    if name == "" or #name > 64 then error("gateway.dict: expected a name of 1 to 64 bytes", 2) end
+    arguments.shared_name("gateway.dict", name, 64)
     local dict = state.dicts[name]
     if not dict then
         dict = setmetatable({ entries = {}, count = 0, max = 65536 }, dicts)

@@ -279,7 +279,7 @@ function gateway.now() end
 function gateway.random(n) end
 
 ---A counter that all workers share and that outlives reloads. Make it in new(), and no more than 64 there.
----@param name string
+---@param name string 1 to 200 bytes; names that begin with "fluxgate/" are fluxgate's own and raise
 ---@return Counter
 function gateway.counter(name) end
 
@@ -413,7 +413,7 @@ local IpSet = {}
 function IpSet:has(ip) end
 
 ---The shared dictionary of this name, at most 32 of them. Make it in new().
----@param name string 1 to 64 bytes
+---@param name string 1 to 64 bytes; names that begin with "fluxgate/" are fluxgate's own and raise
 ---@return Dict
 function gateway.dict(name) end
 

@@ -81,6 +81,14 @@ local function dictionaries()
     raises("expected a string", function() gateway.dict(nil) end)
     raises("1 to 64 bytes", function() gateway.dict("") end)
     raises("1 to 64 bytes", function() gateway.dict(("x"):rep(65)) end)
+    local own = "names that begin with \"fluxgate/\" are fluxgate's own; choose another name"
+    raises("gateway.dict: " .. own, function() gateway.dict("fluxgate/errors") end)
+    raises("gateway.dict: " .. own, function() gateway.dict("fluxgate/") end)
+    assert(gateway.dict("fluxgate") and gateway.dict("my/fluxgate/x"))
+    raises("gateway.counter: " .. own, function() gateway.counter("fluxgate/stuck/strategy/web") end)
+    raises("gateway.counter: expected a name of 1 to 200 bytes, got 201", function() gateway.counter(("x"):rep(201)) end)
+    raises("gateway.counter: expected a name", function() gateway.counter("") end)
+    raises("gateway.counter: expected a string", function() gateway.counter({}) end)
 end
 
 local function metrics()

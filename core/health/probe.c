@@ -99,7 +99,8 @@ probe_send(struct probe *probe)
     if (!probe_await(probe, EV_READ)) probe_fail_here(probe);
 }
 
-/* Takes in body bytes as far as they matter. True: no more are needed. */
+/* Takes in body bytes as far as they matter. True: no more are needed. Where no text is sought, the policy
+ * reads for itself. */
 static bool
 body_take(struct probe *probe, struct slice bytes)
 {
@@ -107,7 +108,8 @@ body_take(struct probe *probe, struct slice bytes)
     if (n > 0) memcpy(probe->body + probe->body_len, bytes.at, n);
     probe->body_len += n;
     return probe->body_len == sizeof probe->body ||
-           memmem(probe->body, probe->body_len, probe->body_contains, strlen(probe->body_contains)) != NULL;
+           (probe->body_contains[0] != '\0' && memmem(probe->body, probe->body_len, probe->body_contains,
+                                                   strlen(probe->body_contains)) != NULL);
 }
 
 /* Reports where the body is over, broken or long enough; all of `in` is used otherwise. True: reported. */
@@ -259,8 +261,15 @@ on_probe_timer(evutil_socket_t fd, short what, void *context)
     switch (probe->state) {
     case PROBE_CONNECTING: probe_fail(probe, REASON_CONNECT_TIMEOUT); return;
     case PROBE_SENDING:
-    case PROBE_READING_HEAD:
     case PROBE_READING_BODY:
+        if (probe->body_contains[0] == '\0') {
+            probe_pass(
+                probe); /* its head did come: a stream that never ends is judged by what it began with */
+            return;
+        }
+        probe_fail(probe, REASON_RESPONSE_TIMEOUT);
+        return;
+    case PROBE_READING_HEAD:
     case PROBE_TALKING: probe_fail(probe, REASON_RESPONSE_TIMEOUT); return;
     case PROBE_ENDED: probe_fail(probe, probe->outcome.result.failure); return;
     }

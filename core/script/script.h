@@ -109,7 +109,7 @@ struct script_probe { /* what probe() answered; text lives until the next call i
         int from, to;
     } statuses[PROBE_STATUSES]; /* expected; judge() decides, this is what the policy declared */
     unsigned status_count;
-    const char *body_contains; /* NULL: not asked */
+    const char *body_contains; /* NULL: the head is enough; "": the policy reads the body itself */
     const char *service;       /* PROBE_GRPC; NULL for the server as a whole */
     uint32_t dialog; /* PROBE_SOCKET: for script_policy_dialog, until script_policy_dialog_end; 0: none */
 };

@@ -96,6 +96,47 @@ local function sorted_keys(of)
     return keys
 end
 
+-- Read as an option of the same text would be; a script's own mistake is told at its line.
+local function default_of(key, rule)
+    local value = rule.default
+    if rule.type ~= "duration" or type(value) ~= "string" then return value end
+    local seconds, wrong = options.duration(value)
+    if not seconds then error("gateway.options: the default of " .. key .. ": " .. wrong, 4) end
+    return seconds
+end
+
+-- What the gateway gives every policy that probes; those that one's schema does not name are these.
+local PROBING = {
+    interval = { type = "duration", default = 5, min = 0.01 },
+    fast_interval = { type = "duration", default = 5, min = 0.01 },
+    timeout = { type = "duration", default = 2, min = 0.001, max = 3600 },
+    rise = { type = "integer", default = 2, min = 1, max = 1000 },
+    fall = { type = "integer", default = 3, min = 1, max = 1000 },
+    jitter = { type = "number", default = 0.1, min = 0, max = 1 },
+}
+
+-- The schema of a policy that was given all of them.
+function options.with_probing(schema, given)
+    for key in pairs(PROBING) do
+        if given[key] == nil then return schema end
+    end
+    local all = {}
+    for key, rule in pairs(PROBING) do all[key] = rule end
+    for key, rule in pairs(schema) do all[key] = rule end
+    return all
+end
+
+-- What the gateway gives beside what stands in the YAML: defaults_json of core/config/services.c.
+function options.probing_defaults(given)
+    local all = {}
+    for key, rule in pairs(PROBING) do
+        all[key] = rule.type == "duration" and rule.default .. "s" or rule.default
+    end
+    for key, value in pairs(given) do all[key] = value end
+    if given.fast_interval == nil then all.fast_interval = all.interval end
+    return all
+end
+
 -- Checks `given` against `schema` (name → { type, default, min, max, one_of, check, required }) and returns a
 -- table with every name of the schema. Raises a line "PATH.KEY: what was expected" for each wrong option,
 -- which the gateway shows at its line of the YAML.
@@ -115,7 +156,7 @@ function options.check(path, given, schema)
     for _, key in ipairs(sorted_keys(schema)) do
         if result[key] == nil and (given or {})[key] == nil then
             if schema[key].required then complain(key, "this option is needed") end
-            result[key] = schema[key].default
+            result[key] = default_of(key, schema[key])
         end
     end
     if #complaints > 0 then error(table.concat(complaints, "\n"), 0) end

@@ -94,6 +94,16 @@ function Loader:gateway()
             return seconds
         end,
         options = function(service, given, schema)
+            if type(service) ~= "table" or type(service.options_path) ~= "string" then
+                error("gateway.options: expected the service or route that new() got", 2)
+            end
+            if type(schema) ~= "table" or (given ~= nil and type(given) ~= "table") then
+                error("gateway.options: expected the options, and a table of rules for them", 2)
+            end
+            local frame = self.chain[#self.chain]
+            if frame and frame.kind == "policy" then
+                schema = options.with_probing(schema, given or {})
+            end
             return options.check(service.options_path, given, schema)
         end,
     }
@@ -152,7 +162,8 @@ end
 -- Makes an instance. Returns it and a list of the strategies that its new() made with gateway.strategy.
 function Loader:make(kind, file, shown, given, service, previous)
     if #self.chain >= DEPTH_MAX then error("gateway.strategy: strategies are nested too deep", 0) end
-    local frame = { service = service, given = given, inner = {}, counters = { names = {}, count = 0 } }
+    local frame = { kind = kind, service = service, given = given, inner = {} }
+    frame.counters = { names = {}, count = 0 }
     self.chain[#self.chain + 1] = frame
     local depth = #self.chain
     local ok, instance = pcall(function()

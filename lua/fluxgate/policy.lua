@@ -55,7 +55,8 @@ function policy.probe(instance, backend, id)
     local flat, wrong = policy.ranges(answer.status or {})
     if not flat then error("probe(): " .. wrong, 0) end
     local method, path = text(answer, "method", "^%u+$") or "GET", text(answer, "path", "^/[^ ]*$") or "/"
-    local host, body, service = text(answer, "host", "^[^ ]+$"), text(answer, "body"), text(answer, "service")
+    local host, body, service = text(answer, "host", "^[^ ]+$"), nil, text(answer, "service")
+    if answer.body ~= false then body = text(answer, "body") or "" end -- "": judge() reads it
     if kind == "socket" then
         if type(answer.run) ~= "function" then error("probe() answered a socket without function run", 0) end
         dialog.open(id, answer.run)

@@ -123,7 +123,9 @@ function kit.policy(name, given)
     local file = locate(name, "health/")
     local service = { name = "test", options_path = "services.test.health" }
     service.endpoints = function() return {} end
-    return (plugin.new_loader(host):make("policy", file, plugin.display(host, file), given or {}, service))
+    given = given or {}
+    if name ~= "passive" then given = options.probing_defaults(given) end -- that one never probes
+    return (plugin.new_loader(host):make("policy", file, plugin.display(host, file), given, service))
 end
 
 -- An instance of the filter `name` (or of a path that ends in .lua), made as for a route named "test".

@@ -155,7 +155,7 @@ function Socket:close() end
 ---@field port? integer the endpoint's own without
 ---@field timeout? number seconds, default 2
 ---@field status? (integer|string)[] expected: 200, "200-299"; at most eight
----@field body? string text that the first 4 KiB should hold
+---@field body? string|false text that the first 4 KiB should hold; false: the head is enough
 
 ---@class ProbeResult
 ---@field ok boolean connected (tcp), a response head came (http), SERVING (grpc), run() said so (socket)
@@ -254,7 +254,7 @@ function Counter:get() end
 ---@alias OptionType "string"|"number"|"integer"|"boolean"|"duration"|"list"|"table"|"any"
 ---@class OptionRule
 ---@field type? OptionType default "any"; a duration arrives as seconds
----@field default? any
+---@field default? any of a duration also a text such as "5s"
 ---@field required? boolean
 ---@field min? number
 ---@field max? number
@@ -317,8 +317,9 @@ function gateway.base64url_decode(text) end
 ---@return number seconds
 function gateway.duration(value) end
 
----Checks options against a schema and fills in defaults; raises with the option's place in the YAML.
----@param service Service
+---Checks options against a schema and fills in defaults; raises with the option's place in the YAML. In a
+---policy that probes, the schema need not name interval, fast_interval, timeout, rise, fall and jitter.
+---@param service Service|FilterOwner
 ---@param options table
 ---@param schema table<string, OptionRule>
 ---@return table

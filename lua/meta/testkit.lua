@@ -31,7 +31,7 @@ function kit.path(dir) end
 ---@return Strategy
 function kit.strategy(name, options, previous) end
 
----An instance of a health policy.
+---An instance of a health policy. new() gets the common options too, with their defaults, as in the gateway.
 ---@param name string
 ---@param options? table
 ---@return Policy

@@ -151,3 +151,44 @@ describe("a policy with a function for the socket", function()
         assert.equal("healthy", (endpoint(gateway, "e1")))
     end)
 end)
+
+describe("a policy that reads the body of an answer", function()
+    after_each(support.finish)
+
+    -- Options of its own and, unnamed, those that the gateway gives every policy.
+    local function load_policy()
+        return support.file("load.lua", [[
+            local cjson = require "cjson"
+            local Load = { api = 1 }
+            Load.__index = Load
+            function Load.new(options, service)
+                local schema = { path = { type = "string", default = "/load" }, most = { type = "number", default = 0.9 } }
+                return setmetatable(gateway.options(service, options, schema), Load)
+            end
+            function Load:probe(backend) return { kind = "http", path = self.path, timeout = self.timeout } end
+            function Load:judge(backend, result, history)
+                local known, said = pcall(cjson.decode, result.body)
+                if not known or not result.ok then return "unhealthy", "no JSON" end
+                local reason = ("load %.2f of %.2f, fall %d, interval %.2f"):format(said.load, self.most, self.fall, self.interval)
+                return said.load <= self.most and "healthy" or "unhealthy", reason
+            end
+            return Load
+        ]])
+    end
+
+    it("judges by it, however it is framed, by its own options and the common ones", function()
+        local backend = support.backend { id = "b", rules = { ["/load"] = { body = '{"load":0.5}' } } }
+        local gateway = support.gateway { config = config({ backend.port },
+            "{ policy: " .. load_policy() .. ", most: 0.8, interval: 50ms, damping: false }") }
+        wait_for(gateway, "e1", "healthy", "load 0.50 of 0.80, fall 3, interval 0.05")
+        backend:set { rules = { ["/load"] = { body = '{"load":0.95}', until_close = true } } }
+        wait_for(gateway, "e1", "unhealthy", "load 0.95 of 0.80, fall 3, interval 0.05")
+    end)
+
+    it("has a wrong option of it told at its line", function()
+        local file = support.file("wrong.yaml", config({ 9 }, "{ policy: " .. load_policy() .. ", mst: 0.8, fall: 2 }"))
+        local output, status = support.command(support.fluxgate, "check", "-c", file)
+        assert.equal(1, status)
+        assert.is_truthy(output:find("wrong.yaml:7:%d+: error: services.web.health.mst: no such option; did you mean 'most'%?"), output)
+    end)
+end)

@@ -66,7 +66,7 @@ function HttpPolicy:probe(backend)
     local own = backend.health_path
     return {
         kind = "http", method = self.method, path = own ~= "" and own or self.path, host = self.host,
-        timeout = self.timeout, status = self.expected, body = self.body,
+        timeout = self.timeout, status = self.expected, body = self.body or false, -- or: the head is enough
     }
 end
 

@@ -26,6 +26,7 @@ enum { WAIT_US = 10000000 };
 static struct {
     enum probe_kind kind;
     const char *path, *body_contains;
+    const char *sought; /* in the body, by judge() itself */
     uint64_t timeout_us;
     uint32_t rise, fall;
     bool fails; /* raises, as Lua would */
@@ -150,6 +151,7 @@ script_policy_judge(struct script *script, uint32_t service, uint32_t slot,
         passed = memmem(result->body.at, result->body.len, policy.body_contains,
                      strlen(policy.body_contains)) != NULL;
     }
+    if (policy.sought != NULL && passed) passed = slice_equal(result->body, slice_of(policy.sought));
     reason[0] = '\0';
     *judgement = JUDGE_UNCHANGED;
     if (passed && (history->state == SLOT_UNPROVEN || history->rise + 1 >= policy.rise))
@@ -167,6 +169,7 @@ struct backend {
     struct event_base *base;
     const char *answer; /* NULL: silent */
     bool slow;          /* one byte a wake-up */
+    bool stays;         /* does not close behind its answer */
     unsigned connections;
     char request[2048]; /* of the last connection */
     struct peer *peers;
@@ -213,7 +216,9 @@ on_peer(evutil_socket_t fd, short what, void *context)
     }
     size_t left = strlen(backend->answer) - peer->sent;
     ssize_t n = send(fd, backend->answer + peer->sent, backend->slow && left > 1 ? 1 : left, MSG_NOSIGNAL);
-    if (n <= 0 || (size_t)n == left) {
+    if (n > 0 && (size_t)n == left && backend->stays) {
+        assert_int_equal(event_del(peer->event), 0);
+    } else if (n <= 0 || (size_t)n == left) {
         peer_free(peer);
     } else {
         peer->sent += (size_t)n;
@@ -516,6 +521,41 @@ reads_an_answer_that_comes_byte_by_byte_behind_a_100(void **state)
         "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         "4\r\nall \r\n3;x=y\r\ngoo\r\n1\r\nd\r\n0\r\n\r\n");
     world->backend.slow = true;
+    uint32_t slot = endpoint_add(world, "a", world->backend.port, SLOT_UNPROVEN);
+    health_use(world->health, &world->config, NULL);
+    WAIT_FOR(world, state_of(world, slot, NULL) == SLOT_HEALTHY);
+}
+
+static void
+hands_the_body_to_a_policy_that_reads_it_for_itself(void **state)
+{
+    struct world *world = *state;
+    policy.body_contains = "";
+    policy.sought = "all good";
+    for (int slow = 0; slow < 2; slow++) {
+        backend_listen(&world->backend, world->base, 0,
+            slow ? "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nall \r\n4\r\ngood\r\n0\r\n\r\n"
+                 : "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nall good");
+        world->backend.slow = slow;
+        char id[] = {(char)('a' + slow), '\0'};
+        uint32_t slot = endpoint_add(world, id, world->backend.port, SLOT_UNPROVEN);
+        health_use(world->health, &world->config, NULL);
+        WAIT_FOR(world, state_of(world, slot, NULL) == SLOT_HEALTHY);
+        slot_remove(world->shm, slot);
+        health_refresh(world->health);
+        backend_close(&world->backend);
+    }
+}
+
+static void
+judges_a_body_that_never_ends_by_what_came(void **state)
+{
+    struct world *world = *state;
+    policy.body_contains = "";
+    policy.sought = "all";
+    policy.timeout_us = 50000;
+    backend_listen(&world->backend, world->base, 0, "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nall");
+    world->backend.stays = true;
     uint32_t slot = endpoint_add(world, "a", world->backend.port, SLOT_UNPROVEN);
     health_use(world->health, &world->config, NULL);
     WAIT_FOR(world, state_of(world, slot, NULL) == SLOT_HEALTHY);
@@ -1215,6 +1255,8 @@ main(void)
         TEST(comes_back_after_rise_successes),
         TEST(takes_a_wrong_status_a_silent_and_a_babbling_backend_for_failures),
         TEST(reads_an_answer_that_comes_byte_by_byte_behind_a_100),
+        TEST(hands_the_body_to_a_policy_that_reads_it_for_itself),
+        TEST(judges_a_body_that_never_ends_by_what_came),
         TEST(fails_a_body_without_the_expected_words),
         TEST(is_content_with_a_connection_where_the_policy_is_tcp),
         TEST(talks_as_the_script_asks_however_slowly_the_answer_comes),

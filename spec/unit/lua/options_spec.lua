@@ -30,6 +30,14 @@ describe("options", function()
         assert.same({ rate = 5, on = true, wait = 1 }, options.check("p", { wait = "1s" }, schema))
     end)
 
+    it("take a duration's default as text, too", function()
+        local given = options.check("p", {}, { wait = { type = "duration", default = "1m30s" } })
+        assert.equal(90, given.wait)
+        local ok, wrong = pcall(options.check, "p", {}, { wait = { type = "duration", default = "soon" } })
+        assert.is_false(ok)
+        assert.is_truthy(wrong:find("the default of wait: expected a duration", 1, true), wrong)
+    end)
+
     it("keep a false that was given", function() assert.is_false(options.check("p", { on = false }, schema).on) end)
 
     for text, given in pairs {

@@ -100,3 +100,41 @@ describe("the test kit", function()
         assert.is_truthy(not ok and message:find("%.lua:1: gateway%.counter: more than 64 names"), message)
     end)
 end)
+
+describe("a policy in the test kit", function()
+    local function policy(body, given)
+        local file = os.tmpname() .. ".lua"
+        local out = assert(io.open(file, "w"))
+        out:write("local P = {} P.__index = P function P:probe() return self.answer end function P:judge() end ", body, " return P")
+        out:close()
+        local ok, made = pcall(kit.policy, file, given)
+        os.remove(file)
+        if not ok then error(made, 0) end
+        return made
+    end
+
+    local SCHEMA = 'function P.new(o, s) return setmetatable(gateway.options(s, o, { path = { type = "string" } }), P) end'
+
+    it("gets the common options with their defaults, and need not name them", function()
+        local made = policy(SCHEMA, { interval = "1s", path = "/up" })
+        assert.same({ interval = 1, fast_interval = 1, timeout = 2, rise = 2, fall = 3, jitter = 0.1, path = "/up" },
+            { interval = made.interval, fast_interval = made.fast_interval, timeout = made.timeout, rise = made.rise,
+                fall = made.fall, jitter = made.jitter, path = made.path })
+    end)
+
+    it("refuses what is neither common nor its own", function()
+        local ok, wrong = pcall(policy, SCHEMA, { pth = "/up", rise = 0 })
+        assert.is_false(ok)
+        assert.equal("services.test.health.pth: no such option; did you mean 'path'?\n"
+            .. "services.test.health.rise: expected at least 1", wrong)
+    end)
+
+    it("awaits an answer's body, but where the policy needs none", function()
+        local function asks(text)
+            return kit.probe(policy("function P.new() return setmetatable({ answer = { kind = 'http'" .. text .. " } }, P) end"), nil).body
+        end
+        assert.same({ "", "ok" }, { asks "", asks ", body = 'ok'" })
+        assert.is_nil(asks ", body = false")
+        assert.is_nil(kit.probe(kit.policy("http"), kit.backends({ {} })[1]).body)
+    end)
+end)

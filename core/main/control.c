@@ -58,6 +58,16 @@ on_overrun(void *context)
 /* ---- log lines of the workers
  * ---------------------------------------------------------------------------------------- */
 
+static uint64_t
+count_lines(const char *bytes, size_t len)
+{
+    uint64_t count = 0;
+    for (const char *at = bytes, *end = bytes + len; at < end && (at = memchr(at, '\n', (size_t)(end - at)));
+         at++)
+        count++;
+    return count;
+}
+
 static void
 access_flush(struct control *control)
 {
@@ -68,7 +78,8 @@ access_flush(struct control *control)
         if (n <= 0) {
             static struct log_every every;
             uint64_t suppressed;
-            atomic_fetch_add(&shm_totals(control->shm)->access_log_dropped, 1);
+            atomic_fetch_add(&shm_totals(control->shm)->access_log_dropped,
+                count_lines(control->buffer + at, control->buffered - at));
             if (log_every_due(&every, 10000000, &suppressed)) log_warn("the access log cannot be written");
             break;
         }
@@ -86,7 +97,11 @@ take_line(void *context, enum ring_kind kind, const char *line, size_t len)
         (void)ignored;
         return;
     }
-    if (control->access == -1 || len > sizeof control->buffer) return;
+    if (control->access == -1 || len > sizeof control->buffer) {
+        if (control->config != NULL && control->config->log.access != NULL)
+            atomic_fetch_add(&shm_totals(control->shm)->access_log_dropped, 1);
+        return;
+    }
     if (control->buffered + len > sizeof control->buffer) access_flush(control);
     memcpy(control->buffer + control->buffered, line, len);
     control->buffered += len;
@@ -102,19 +117,23 @@ drain_rings(struct control *control)
     if (control->buffered > 0) access_flush(control);
 }
 
+/* A file that cannot be opened does not cost the lines: they go where they went. */
 static void
 access_open(struct control *control)
 {
-    if (control->access > STDERR_FILENO) close(control->access);
-    control->access = -1;
     const char *path = control->config == NULL ? NULL : control->config->log.access;
-    if (path == NULL) return;
-    if (strcmp(path, "-") == 0) {
-        control->access = STDOUT_FILENO;
-        return;
+    int fd = -1;
+    if (path != NULL && strcmp(path, "-") == 0) {
+        fd = STDOUT_FILENO;
+    } else if (path != NULL) {
+        fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0640);
+        if (fd == -1) {
+            log_warn("the access log cannot be opened", F_STR("file", path));
+            return;
+        }
     }
-    control->access = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0640);
-    if (control->access == -1) log_warn("the access log cannot be opened", F_STR("file", path));
+    if (control->access > STDERR_FILENO) close(control->access);
+    control->access = fd;
 }
 
 /* ---- admin's questions to us

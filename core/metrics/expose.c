@@ -481,7 +481,7 @@ static const struct {
     {"reloads", "Configuration generations taken into use after the first."},
     {"reload_failures", "Reloads refused, the old generation staying."},
     {"log_dropped", "Log lines dropped because a worker's ring was full."},
-    {"access_log_dropped", "Access log lines dropped because a worker's ring was full."},
+    {"access_log_dropped", "Access log lines dropped: a worker's ring was full, or the file took none."},
     {"script_errors", "Errors raised by Lua plug-ins."},
     {"script_fallbacks", "Picks answered by the built-in fallback in place of a strategy."},
     {"script_quarantines", "Times a plug-in was set aside after too many errors."},

@@ -411,11 +411,11 @@ tries_a_watch_now_and_then_while_it_polls(void **state)
     WAIT_FOR(world, world->paper.old_asked >= 3 && world->paper.v2_asked >= 2);
     world->paper.has_v2 = true; /* it was replaced by a newer one */
     WAIT_FOR(world, world->paper.v2_asked >= 4);
+    WAIT_FOR(world, (strbuf_clear(&text), sync_describe(mine.sync, &text),
+                        strstr(text.at, "\"mode\":\"watch\"") != NULL));
     unsigned asked = world->paper.old_asked;
     run_for(world, 200000);
     assert_int_equal(world->paper.old_asked, asked);
-    sync_describe(mine.sync, &text);
-    assert_non_null(strstr(text.at, "\"mode\":\"watch\""));
     strbuf_fini(&text);
     sync_end(&mine);
 }

@@ -3,8 +3,6 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "core/base/clock.h"
-
 /* Loads service "a" with this source and options; the complaint must hold `want`, or there must be none where
  * it is "". */
 static void
@@ -64,6 +62,14 @@ says_where_a_file_is_wrong(void **state)
     }
 }
 
+static uint64_t
+cpu_now_us(void)
+{
+    struct timespec now;
+    assert_int_equal(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now), 0);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
 static void
 ends_a_load_that_does_not_end_itself(void **state)
 {
@@ -76,10 +82,11 @@ ends_a_load_that_does_not_end_itself(void **state)
     };
     (void)state;
     for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++) {
-        uint64_t start = clock_now_us();
+        uint64_t start = cpu_now_us();
         expect_diag(SCRIPT_CHECKER, sources[i], "{}",
             "/mem/plugin.lua:1: error: service a, plug-in /mem/plugin.lua: ran too long");
-        assert_true(clock_now_us() - start < 30000000);
+        assert_true(
+            cpu_now_us() - start < 30000000); /* the budget is 2 s of CPU time, as the timer sees it */
     }
     expect_diag(SCRIPT_CHECKER, NEW("local t = {} for i = 1, 1e9 do t[i] = ('x'):rep(1e6) .. i end"), "{}",
         "not enough memory");

@@ -261,23 +261,38 @@ is_cookie_path(struct slice s)
     return true;
 }
 
+/* RFC 6265 section 4.1.2.3: a host name, with a dot before it or without; "" for the host that asked. */
+static bool
+is_cookie_domain(struct slice s)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        unsigned char c = (unsigned char)s.at[i];
+        bool is_letter = (c | 0x20u) >= 'a' && (c | 0x20u) <= 'z';
+        if (!is_letter && !(c >= '0' && c <= '9') && c != '-' && c != '.') return false;
+    }
+    return true;
+}
+
 int
 fg_request_set_cookie(const struct fg_request *view, const char *name, size_t name_len, const char *value,
-    size_t value_len, const char *path, size_t path_len, const char *same_site, double max_age,
-    uint32_t flags)
+    size_t value_len, const char *path, size_t path_len, const char *domain, size_t domain_len,
+    const char *same_site, double max_age, uint32_t flags)
 {
     guard_point();
     struct script_request *request = request_of(view);
     struct slice n = {name, name_len}, v = {value, value_len}, p = {path, path_len};
+    struct slice d = {domain, domain_len};
     char age[40] = "";
     if (request == NULL || request->arena == NULL) return FG_COOKIE_ENDED;
     if (view->filter != 0) return FG_COOKIE_FILTER;
     if (name == NULL || !header_name_is_valid(n) || name_len > COOKIE_MAX) return FG_COOKIE_NAME;
     if (value == NULL || !is_cookie_value(v) || value_len > COOKIE_MAX) return FG_COOKIE_VALUE;
     if (path == NULL || !is_cookie_path(p) || path_len > COOKIE_MAX) return FG_COOKIE_PATH;
+    if (domain == NULL || !is_cookie_domain(d) || domain_len > COOKIE_MAX) return FG_COOKIE_DOMAIN;
     if (max_age >= 0 && max_age < 1e10) snprintf(age, sizeof age, "; Max-Age=%lld", (long long)max_age);
-    const char *text = arena_printf(request->arena, "%.*s=%.*s%s%.*s%s%s%s%s%s", (int)n.len, n.at, (int)v.len,
-        v.at, p.len == 0 ? "" : "; Path=", (int)p.len, p.at, age,
+    const char *text = arena_printf(request->arena, "%.*s=%.*s%s%.*s%s%.*s%s%s%s%s%s", (int)n.len, n.at,
+        (int)v.len, v.at, p.len == 0 ? "" : "; Path=", (int)p.len, p.at,
+        d.len == 0 ? "" : "; Domain=", (int)d.len, d.at, age,
         same_site == NULL || same_site[0] == '\0' ? "" : "; SameSite=", same_site == NULL ? "" : same_site,
         flags & FG_COOKIE_HTTP_ONLY ? "; HttpOnly" : "", flags & FG_COOKIE_SECURE ? "; Secure" : "");
     if (text == NULL || !headers_add(&request->set_cookies, request->arena, HEADER_SET_COOKIE,

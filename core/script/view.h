@@ -53,7 +53,8 @@ enum fg_cookie_error {
     FG_COOKIE_PATH,
     FG_COOKIE_MEMORY,
     FG_COOKIE_ENDED,
-    FG_COOKIE_FILTER /* before pick(), where it would be lost */
+    FG_COOKIE_FILTER, /* before pick(), where it would be lost */
+    FG_COOKIE_DOMAIN
 };
 
 /* "name:size field:offset ...;" of every struct above: what the loader compares. */
@@ -80,8 +81,8 @@ double fg_request_hash(const struct fg_request *request, const char *key, size_t
 /* enum fg_cookie_error. max_age < 0: a session cookie. same_site is written as it is, checked by the caller.
  */
 int fg_request_set_cookie(const struct fg_request *request, const char *name, size_t name_len,
-    const char *value, size_t value_len, const char *path, size_t path_len, const char *same_site,
-    double max_age, uint32_t flags);
+    const char *value, size_t value_len, const char *path, size_t path_len, const char *domain,
+    size_t domain_len, const char *same_site, double max_age, uint32_t flags);
 /* Marks the endpoint as one that this pick may answer although it takes no new requests (draining, unproven,
  * …). 1: it may; 0: not now (unhealthy, gone, tried, of another service); -1: the request is over. */
 int fg_request_bind(const struct fg_request *request, const struct fg_backend *backend);

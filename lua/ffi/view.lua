@@ -36,7 +36,8 @@ int fg_request_cookie_at(const struct fg_request *request, const char *name, siz
     struct fg_slice *out);
 double fg_request_hash(const struct fg_request *request, const char *key, size_t len);
 int fg_request_set_cookie(const struct fg_request *request, const char *name, size_t name_len,
-    const char *value, size_t value_len, const char *path, size_t path_len, const char *same_site,
+    const char *value, size_t value_len, const char *path, size_t path_len,
+    const char *domain, size_t domain_len, const char *same_site,
     double max_age, uint32_t flags);
 int fg_request_bind(const struct fg_request *request, const struct fg_backend *backend);
 int fg_request_ctx(const struct fg_request *request);

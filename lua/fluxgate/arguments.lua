@@ -2,7 +2,7 @@
 -- test kit. Each raises at the line of the script that called: level 3, seen from the function that checks.
 local arguments = {}
 
-local error, type, tostring = error, type, tostring
+local error, type, tostring, pairs, ipairs = error, type, tostring, pairs, ipairs
 local HUGE, SECONDS_MAX = math.huge, 366 * 86400
 
 function arguments.text(what, value)
@@ -66,6 +66,78 @@ function arguments.shared_name(what, value, most)
         error(what .. ": names that begin with \"fluxgate/\" are fluxgate's own; choose another name", 3)
     end
     return value
+end
+
+-- The test kit's: a table whose names are among `names`, words of a text. At the line of the spec.
+function arguments.known(what, given, names)
+    if type(given) ~= "table" then error(what .. ": expected a table, got a " .. type(given), 3) end
+    for key in pairs(given) do
+        if type(key) ~= "string" or not (" " .. names .. " "):find(" " .. key .. " ", 1, true) then
+            error(("%s: there is no field '%s'; there are %s"):format(what, tostring(key), names), 3)
+        end
+    end
+end
+
+-- A table of options, of which each name is known; none is an empty one. `level` as error's.
+local function check_options(what, options, known, level)
+    if options == nil then return {} end
+    if type(options) ~= "table" then error(what .. ": expected a table of options", level + 1) end
+    for name in pairs(options) do
+        if not known[name] then
+            error(("%s: there is no option '%s'"):format(what, tostring(name)), level + 1)
+        end
+    end
+    return options
+end
+
+local FETCH = { method = true, headers = true, body = true, timeout = true, max_body = true }
+local TIMEOUT, TIMEOUT_MAX, BODY_MAX, BODY_CAP = 5, 3600, 1024 * 1024, 64 * 1024 * 1024
+
+-- { name, value, name, value, … } of a mapping to values or lists of values.
+local function flat(headers)
+    local list = {}
+    if type(headers) ~= "table" then error("gateway.fetch: headers must be a table", 4) end
+    for name, value in pairs(headers) do
+        for _, one in ipairs(type(value) == "table" and value or { value }) do
+            if type(name) ~= "string" or (type(one) ~= "string" and type(one) ~= "number") then
+                error("gateway.fetch: headers must be names with strings", 4)
+            end
+            list[#list + 1], list[#list + 2] = name, tostring(one)
+        end
+    end
+    return list
+end
+
+-- gateway.fetch's, with the defaults filled in; `fields` are its headers.
+function arguments.fetch(url, options)
+    options = check_options("gateway.fetch", options, FETCH, 3)
+    if type(url) ~= "string" or not (url:find("^https?://[^/]") or url:find("^service://[^/]")) then
+        error("gateway.fetch: expected a URL http://…, https://… or service://NAME/…", 3)
+    end
+    local method, body, timeout, max = options.method, options.body, options.timeout, options.max_body
+    if type(method or "") ~= "string" then error("gateway.fetch: the method is no token", 3) end
+    if type(body or "") ~= "string" then error("gateway.fetch: the body must be a string", 3) end
+    timeout = timeout == nil and TIMEOUT or timeout
+    if type(timeout) ~= "number" or not (timeout >= 0.001 and timeout <= SECONDS_MAX) then
+        error("gateway.fetch: timeout: expected a number of seconds, got " .. tostring(timeout), 3)
+    end
+    max = max == nil and BODY_MAX or max
+    if type(max) ~= "number" or max < 0 or max ~= max then
+        error("gateway.fetch: max_body must be a number of bytes", 3)
+    end
+    return {
+        method = method or "GET", body = body, timeout = timeout < TIMEOUT_MAX and timeout or TIMEOUT_MAX,
+        max_body = max < BODY_CAP and max or BODY_CAP, fields = flat(options.headers or {}),
+    }
+end
+
+-- gateway.every's `once`.
+function arguments.every(options)
+    local once = check_options("gateway.every", options, { once = true }, 3).once
+    if once ~= nil and once ~= "worker" and once ~= "gateway" then
+        error("gateway.every: once must be \"worker\" or \"gateway\"", 3)
+    end
+    return once
 end
 
 -- A key of a dictionary.

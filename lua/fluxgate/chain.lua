@@ -282,10 +282,26 @@ local function reply(request, given, backend)
     end
     made.chunks = given.chunks or { given.body or "" }
     made.has_body = not bodiless(made.status) and fakes.data(request).method ~= "HEAD"
-    return setmetatable(made, { __index = function(_, key)
-        if key == "compressed" or key == "backend" or key == "is_own" then return nil end
-        return replies[key] or error("response has no field '" .. tostring(key) .. "'", 2)
-    end })
+    return setmetatable(made, { __index = replies })
+end
+
+-- The same as scripts see it: its fields, its methods, and no way to write to it.
+local REPLY = { status = true, has_body = true, backend = true }
+
+local function view_of(response)
+    return setmetatable({}, {
+        __index = function(_, key)
+            if REPLY[key] then return response[key] end
+            local method = replies[key]
+            if not method then error("response has no field '" .. tostring(key) .. "'", 2) end
+            return function(_, ...) return method(response, ...) end -- a tail call: levels stay as they are
+        end,
+        __newindex = function(_, key)
+            error("response." .. tostring(key) .. " cannot be written: it is a view", 2)
+        end,
+        __tostring = function() return "response" end,
+        __metatable = false,
+    })
 end
 
 -- The chunks of the body after every stage; nil and the error where one raised.
@@ -296,6 +312,11 @@ local function run_body(response)
         local is_last = i == #response.chunks
         for _, stage in ipairs(response.stages) do
             local ok, changed = pcall(stage, chunk, is_last)
+            if ok and changed ~= nil and type(changed) ~= "string" then
+                ok = false
+                changed = "response:on_body: the function returned a " .. type(changed)
+                    .. ", expected a string"
+            end
             if not ok then return nil, changed end
             chunk = changed or chunk
         end
@@ -356,6 +377,26 @@ local function forward(request, endpoint)
     return sent, endpoint or { status = 200, body = "ok" }
 end
 
+-- What the gateway answers where an endpoint did not: status by core/http/reason.h.
+local FAILURES = {
+    no_endpoints = 503, all_unhealthy = 503, all_full = 503, queue_timeout = 503, connect_refused = 502,
+    connect_timeout = 504, tls_error = 502, reset_before_headers = 502, bad_response = 502,
+    response_timeout = 504, client_gone = 499, client_timeout = 408, script_error = 503,
+    script_timeout = 503, draining = 503, shed = 503,
+}
+chain.FAILURES = FAILURES
+
+-- on_response does not run for it, on_log does.
+local function answer_failure(entries, request, result, word)
+    local status = FAILURES[word]
+    if not status then error("kit.run: there is no failure '" .. tostring(word) .. "'", 4) end
+    result.status, result.reason, result.body = status, word, ("%d %s\n"):format(status, word)
+    result.headers = { ["content-type"] = "text/plain" }
+    result.lines = { { "content-type", "text/plain" } }
+    run_log(entries, request, result)
+    return result
+end
+
 -- Runs `entries` (list of { filter, on_error }) over `request`. Returns { forwarded, status, headers,
 -- lines, body, reason, errors, compressed, body_read }; `forwarded` is nil where the request went nowhere.
 function chain.run(wait, entries, request, endpoint)
@@ -373,12 +414,14 @@ function chain.run(wait, entries, request, endpoint)
         if given.status >= 400 then result.reason = "filter_denied" end
     else
         result.forwarded, given = forward(request, endpoint)
+        if given.failure then return answer_failure(entries, request, result, given.failure) end
     end
     local response = reply(request, given, given.backend)
+    local view = view_of(response)
     row.phase = "on_response"
     response.is_own = row.answer ~= nil or nil
     for i = last, 1, -1 do
-        if not call(wait, entries[i], result, "on_response", request, response) then
+        if not call(wait, entries[i], result, "on_response", request, view) then
             run_log(entries, request, result)
             return result
         end

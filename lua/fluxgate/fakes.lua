@@ -13,9 +13,12 @@ function fakes.data(view)
 end
 function fakes.fleet_of(backends) return fleets[backends] end
 
-local function view(kind, fields, methods)
+-- `closed(row, key)` says why one may not be read now, nil where it may.
+local function view(kind, fields, methods, closed)
     return {
         __index = function(self, key)
+            local wrong = closed and closed(data[self], key)
+            if wrong then error(wrong, 2) end
             if methods[key] then return methods[key] end
             if not fields[key] then error(kind .. " has no field '" .. tostring(key) .. "'", 2) end
             return data[self][key]
@@ -36,6 +39,19 @@ local BACKEND = {
 }
 local backend_view = view("backend", BACKEND, {})
 local TIERS = { healthy = 1, suspect = 1, unproven = 2, ejected = 3 }
+local STATES = "healthy, unproven, suspect, unhealthy, ejected, draining, maintenance, gone"
+
+-- At the line of the spec, which called what calls this.
+local function check_backend(what, fields)
+    if type(fields) ~= "table" then error(what .. ": expected tables, got a " .. type(fields), 5) end
+    for key in pairs(fields) do
+        if not BACKEND[key] then error(what .. ": there is no field '" .. tostring(key) .. "'", 5) end
+    end
+    local state = fields.state
+    if state ~= nil and not (", " .. STATES .. ","):find(", " .. tostring(state) .. ",", 1, true) then
+        error(("%s: there is no state '%s'; there are %s"):format(what, tostring(state), STATES), 5)
+    end
+end
 
 local function backend_row(row, number, count)
     local made = {
@@ -44,10 +60,8 @@ local function backend_row(row, number, count)
         weight = 1, zone = "", metadata = {}, active = 0, latency_ewma = 0, failures = 0, load = 0,
         full = false, state = "healthy", health_path = "",
     }
-    for key, value in pairs(row) do
-        if not BACKEND[key] then error("kit.backends: there is no field '" .. tostring(key) .. "'", 4) end
-        made[key] = value
-    end
+    check_backend("kit.backends", row)
+    for key, value in pairs(row) do made[key] = value end
     made.effective_weight = made.effective_weight or made.weight
     return made
 end
@@ -82,10 +96,8 @@ end
 
 function fakes.change(fleet, id, changes)
     local row = data[fleet.by_id[id] or error("kit.set: no backend '" .. tostring(id) .. "'", 3)]
-    for key, value in pairs(changes) do
-        if not BACKEND[key] then error("kit.set: there is no field '" .. tostring(key) .. "'", 3) end
-        row[key] = value
-    end
+    check_backend("kit.set", changes)
+    for key, value in pairs(changes) do row[key] = value end
     if changes.weight and not changes.effective_weight then row.effective_weight = changes.weight end
     if changes.state == "gone" then
         for i, backend in ipairs(fleet.all) do
@@ -112,7 +124,14 @@ end
 local BINDABLE = { healthy = true, suspect = true, unproven = true, ejected = true, draining = true }
 local methods = {}
 
-function methods:header(name) return data[self].headers[name:lower()] end
+local function check_name(value, what)
+    if type(value) ~= "string" then error(what .. ": the name must be a string, got " .. type(value), 3) end
+end
+
+function methods:header(name)
+    check_name(name, "request:header")
+    return data[self].headers[name:lower()]
+end
 
 local function cookie_of(row, name, nth)
     local value = row.cookies[name]
@@ -120,7 +139,37 @@ local function cookie_of(row, name, nth)
     return (nth or 1) == 1 and value or nil
 end
 
-function methods:cookie(name, nth) return cookie_of(data[self], name, nth) end
+function methods:cookie(name, nth)
+    check_name(name, "request:cookie")
+    if nth ~= nil and (type(nth) ~= "number" or nth < 1 or nth % 1 ~= 0) then
+        error("request:cookie: expected a number from 1 on", 2)
+    end
+    return cookie_of(data[self], name, nth)
+end
+
+local COOKIE_OPTIONS = {
+    path = "string", domain = "string", secure = "boolean", http_only = "boolean", same_site = "string",
+    max_age = "number",
+}
+local SAME_SITE = { Lax = true, Strict = true, None = true }
+
+-- What the gateway refuses, and what it would not see: a name that is no option.
+local function cookie_fault(options)
+    for key, value in pairs(options) do
+        local wanted = COOKIE_OPTIONS[key]
+        if not wanted then return "there is no option '" .. tostring(key) .. "'" end
+        if type(value) ~= wanted then return key .. ": expected a " .. wanted end
+    end
+    local path, domain = options.path or "/", options.domain
+    if path ~= "" and path:sub(1, 1) ~= "/" or path:find("[%z\1-\31\127-\255;]") then
+        return "the path must begin with '/' and hold neither ';' nor control bytes"
+    end
+    if domain and (domain == "" or domain:find("[^%w.-]")) then return "the domain is no host name" end
+    if options.same_site and not SAME_SITE[options.same_site] then
+        return "same_site must be Lax, Strict or None"
+    end
+    return nil
+end
 
 function methods:set_cookie(name, value, options)
     if data[self].phase then
@@ -132,6 +181,8 @@ function methods:set_cookie(name, value, options)
     if type(value) ~= "string" or value:find("[%z\1-\32\127-\255\",;\\]") then
         error("request:set_cookie: the value holds a blank, a control byte or one of \" , ; \\", 2)
     end
+    local wrong = cookie_fault(options or {})
+    if wrong then error("request:set_cookie: " .. wrong, 2) end
     local list = data[self].set_cookies
     list[#list + 1] = { name = name, value = value, options = options or {} }
 end
@@ -140,6 +191,7 @@ local HASHED = { client_ip = true, path = true, host = true, query = true, metho
 
 -- Another hash than the gateway's, but as even and as stable.
 function methods:hash(key)
+    check_name(key, "request:hash")
     local row = data[self]
     local kind, name = key:match("^(%a+):(.+)$")
     local value
@@ -171,8 +223,21 @@ local REQUEST = {
     method = true, path = true, query = true, host = true, client_ip = true, attempt = true, ctx = true,
     id = true, scheme = true, route = true, service = true,
 }
-local request_view = view("request", REQUEST, methods)
+local FILTERS_ONLY = { id = true, scheme = true, route = true, service = true }
+local EVERYBODYS = {
+    header = true, cookie = true, set_cookie = true, hash = true, bound = true,
+}
+-- In pick() a request is not a filter's, however the same object is used around it.
+local request_view = view("request", REQUEST, methods, function(row, key)
+    if not row.in_pick then return nil end
+    if FILTERS_ONLY[key] then return "request." .. key .. ": only filters have it" end
+    if methods[key] and not EVERYBODYS[key] then
+        return "request:" .. key .. ": only filters may do that: this request is in pick()"
+    end
+    return nil
+end)
 fakes.request_methods = methods -- chain.lua adds those of filters
+function fakes.in_pick(request, is_in) data[request].in_pick = is_in end
 
 function fakes.request(fields)
     local made = setmetatable({}, request_view)

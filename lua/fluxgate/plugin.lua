@@ -5,6 +5,7 @@ local arguments = require "fluxgate.arguments"
 local base64 = require "fluxgate.base64"
 local options = require "fluxgate.options"
 local sandbox = require "fluxgate.sandbox"
+local url = require "fluxgate.url"
 
 local API = 1 -- the version of the contract that plug-ins name with `api = 1`
 local DEPTH_MAX = 8 -- strategies made of strategies made of …
@@ -88,6 +89,15 @@ function Loader:gateway()
         end,
         base64url_encode = function(bytes) return base64.encode(text(bytes, "gateway.base64url_encode")) end,
         base64url_decode = function(data) return base64.decode(text(data, "gateway.base64url_decode")) end,
+        url_encode = function(data) return url.encode(text(data, "gateway.url_encode")) end,
+        url_decode = function(data) return url.decode(text(data, "gateway.url_decode")) end,
+        query_decode = function(query) return url.query_decode(text(query, "gateway.query_decode")) end,
+        query_encode = function(values)
+            local query, wrong = nil, "the values"
+            if type(values) == "table" then query, wrong = url.query_encode(values) end
+            if not query then error("gateway.query_encode: expected names with strings, at " .. wrong, 2) end
+            return query
+        end,
         duration = function(value)
             local seconds, wrong = options.duration(value)
             if not seconds then error("gateway.duration: " .. wrong, 2) end

@@ -5,6 +5,7 @@
 --     local kit = require "fluxgate.testkit"
 --     local strategy, fleet = kit.strategy("round_robin"), kit.backends { { weight = 3 }, {} }
 --     local backend = strategy:pick(kit.request { path = "/x" }, fleet)
+local arguments = require "fluxgate.arguments"
 local chain = require "fluxgate.chain"
 local dialog = require "fluxgate.dialog"
 local fakes = require "fluxgate.fakes"
@@ -34,6 +35,13 @@ local function counter(name)
         get = function() return value.count end,
     }
 end
+
+-- What a spec may give, by name.
+local REQUEST = "method path query host client_ip headers cookies body body_cut attempt tried ctx id scheme "
+    .. "route service known_services known_routes"
+local ANSWER = "status headers body chunks backend failure"
+local RESULT = "ok status latency failure body detail value sent"
+local WINDOW = "requests failures errors latency failures_in_row errors_in_row trial"
 
 local LEVELS = { [0] = "debug", "info", "warn", "error" }
 
@@ -92,6 +100,12 @@ local function locate(name, folder)
     error("kit: there is no " .. folder .. name .. ".lua in " .. table.concat(host.strategies_path, ", "), 3)
 end
 
+local function leave(request, ok, ...)
+    fakes.in_pick(request, nil)
+    if not ok then error((...), 0) end
+    return ...
+end
+
 -- What the gateway does before each pick: on_change where the endpoints are not those that the strategy saw
 -- last.
 local function watch(instance, on_change, service)
@@ -103,9 +117,13 @@ local function watch(instance, on_change, service)
             if on_change then on_change(self, fleet.offered) end
         end
         if fleet then fakes.serve(request, fleet) end
-        return pick(self, request, backends)
+        fakes.in_pick(request, true)
+        return leave(request, pcall(pick, self, request, backends))
     end
 end
+
+-- The gateway table as plug-ins have it, for what a spec has to compute itself: a signature, the time.
+kit.gateway = plugin.new_loader(host):gateway()
 
 -- An instance of the strategy `name` (or of a path that ends in .lua), made as for a service named "test".
 function kit.strategy(name, given, previous)
@@ -142,11 +160,18 @@ end
 -- forwarded (nil: it went nowhere), status, headers, lines, body, compressed, reason, errors }.
 function kit.run(filters, request, endpoint)
     local entries = {}
+    if type(filters) ~= "table" then
+        error("kit.run: expected what kit.filter made, or a list of such, got a " .. type(filters), 2)
+    end
+    if type(endpoint) == "table" then arguments.known("kit.run: endpoint", endpoint, ANSWER) end
     if filters.on_request or filters.on_response or filters.on_log then filters = { filters } end
     for i, item in ipairs(filters) do
         entries[i] = { filter = item[1] or item, on_error = item.on_error or "fail" }
     end
-    if getmetatable(request) ~= false then request = fakes.request(request or {}) end
+    if getmetatable(request) ~= false then
+        arguments.known("kit.run: request", request or {}, REQUEST)
+        request = fakes.request(request or {})
+    end
     return chain.run(waits.run, entries, request, endpoint)
 end
 
@@ -164,20 +189,32 @@ end
 -- Endpoints, as pick() gets them: sorted by id, without those that may not be picked. Each row may have id,
 -- host, port, weight, effective_weight, zone, metadata, state, active, latency_ewma, failures, load, full,
 -- health_path. fleet["id"] finds any of them, offered or not.
-function kit.backends(rows) return fakes.fleet(rows).offered end
+function kit.backends(rows)
+    local fleet = fakes.fleet(rows)
+    return fleet.offered -- no tail call: messages count levels
+end
 
 -- Changes an endpoint (its state, weight, …); the strategy learns of it before its next pick.
-function kit.set(backends, id, changes) fakes.change(fakes.fleet_of(backends), id, changes) end
+function kit.set(backends, id, changes)
+    local fleet = fakes.fleet_of(backends) or error("kit.set: expected what kit.backends made", 2)
+    fakes.change(fleet, id, changes)
+end
 
 -- A request. Fields: method, path, query, host, client_ip, headers, cookies (name → value, or a
 -- list), attempt, tried (a list of backends).
-function kit.request(fields) return fakes.request(fields or {}) end
+function kit.request(fields)
+    arguments.known("kit.request", fields or {}, REQUEST)
+    return fakes.request(fields or {})
+end
 
 -- The cookies that set_cookie was called with: a list of { name, value, options }.
 function kit.cookies(request) return fakes.data(request).set_cookies end
 
 -- A result for on_result. Fields: status, latency, failure, headers.
-function kit.result(fields) return fakes.result(fields or {}) end
+function kit.result(fields)
+    arguments.known("kit.result", fields or {}, "status latency failure headers")
+    return fakes.result(fields or {})
+end
 
 -- A request is placed on `backend`, or has left it.
 function kit.begin(backend)
@@ -188,6 +225,7 @@ end
 
 function kit.finish(backend)
     local row = fakes.data(backend)
+    if row.active == 0 then error("kit.finish: no request is on " .. row.id, 2) end
     row.active = row.active - 1
     return backend
 end
@@ -195,6 +233,9 @@ end
 -- pick() as the gateway calls it: without what the request tried, and with the answer checked. Raises where
 -- the gateway would fall back; else returns the backend, or nil and the reason.
 function kit.pick(strategy, request, backends)
+    if tostring(request) ~= "request" or type(backends) ~= "table" then
+        error("kit.pick: expected a strategy, what kit.request made and what kit.backends made", 2)
+    end
     local offered = fakes.without_tried(backends, request)
     fakes.serve(request, fakes.fleet_of(backends))
     local backend, reason = strategy:pick(request, offered)
@@ -230,6 +271,10 @@ end
 -- Feeds probe results ({ ok, status, latency, failure, body, detail, value }) to judge() one after the other,
 -- counting as the gateway counts. Returns the endpoint's state after each.
 function kit.judge(policy, backend, results, first_state)
+    if type(results) ~= "table" or (results[1] == nil and next(results) ~= nil) then
+        error("kit.judge: expected a list of results", 2)
+    end
+    for _, result in ipairs(results) do arguments.known("kit.judge: result", result, RESULT) end
     local current, rise, fall, states = first_state or "unproven", 0, 0, {}
     for i, result in ipairs(results) do
         local good = passes({ policies.probe(policy, backend, 1) }, result)
@@ -295,6 +340,10 @@ local ACTIONS = { "eject", "restore" }
 -- never the last, the ejections counted. Returns id → { action, seconds, reason } of what was done.
 function kit.observe(policy, backends, rows)
     local fleet, flat, pickable, ejected, done = fakes.fleet_of(backends), {}, 0, 0, {}
+    for id, row in pairs(rows) do
+        if not fleet.by_id[id] then error("kit.observe: no backend '" .. tostring(id) .. "'", 2) end
+        arguments.known("kit.observe: window", row, WINDOW)
+    end
     fleet.ejections = fleet.ejections or {}
     for _, backend in ipairs(fleet.all) do
         local row = rows[backend.id] or {}

@@ -193,6 +193,7 @@ local COOKIE_ERRORS = {
     "the name is no token", "the value holds a blank, a control byte or one of \" , ; \\",
     "the path must begin with '/' and hold neither ';' nor control bytes", "out of memory", OVER,
     "in a filter use response:add_header, since pick() sets cookies anew",
+    "the domain is no host name",
 }
 local NO_OPTIONS = {}
 
@@ -205,10 +206,13 @@ function methods:set_cookie(name, value, options)
     if same_site ~= nil and not SAME_SITE[same_site] then
         error("request:set_cookie: same_site must be Lax, Strict or None", 2)
     end
-    local path = options.path or "/"
+    local path, domain = options.path or "/", options.domain or ""
+    if type(path) ~= "string" or type(domain) ~= "string" then
+        error("request:set_cookie: path and domain must be strings", 2)
+    end
     local flags = (options.secure and 1 or 0) + (options.http_only and 2 or 0)
-    local failed = C.fg_request_set_cookie(self, name, #name, value, #value, path, #path, same_site or "",
-        tonumber(options.max_age) or -1, flags)
+    local failed = C.fg_request_set_cookie(self, name, #name, value, #value, path, #path, domain, #domain,
+        same_site or "", tonumber(options.max_age) or -1, flags)
     if failed ~= 0 then error("request:set_cookie: " .. COOKIE_ERRORS[failed], 2) end
 end
 

@@ -89,7 +89,15 @@ end
 -- Answers of fetch: `given` is { status, headers, body, delay (seconds) }, { failure = "connect_refused" },
 -- or a function(url, options) that returns one. The newest rule whose Lua pattern finds itself in the URL
 -- counts.
-function waits.on_fetch(pattern, given) table.insert(state.rules, 1, { pattern = pattern, given = given }) end
+function waits.on_fetch(pattern, given)
+    if type(pattern) ~= "string" then error("kit.on_fetch: expected a Lua pattern", 2) end
+    if type(given) == "table" then
+        arguments.known("kit.on_fetch", given, "status headers body delay failure")
+    elseif type(given) ~= "function" then
+        error("kit.on_fetch: expected an answer, or a function that returns one", 2)
+    end
+    table.insert(state.rules, 1, { pattern = pattern, given = given })
+end
 
 -- What was fetched, in order: { url, method, headers, body }.
 function waits.fetched() return state.fetched end
@@ -97,17 +105,20 @@ function waits.fetched() return state.fetched end
 -- metric name → label values joined by "," → sum.
 function waits.metrics() return state.metrics end
 
+-- What core/proxy/fetch_url.c refuses, as far as a script's own mistakes go.
+local function refused_url(url)
+    if url:find("[%z\1-\32\127-\255]") then return "the URL holds a byte that must be escaped" end
+    if url:match("^%a+://([^/?#]*)"):find("@", 1, true) then return "the URL holds userinfo" end
+    return nil
+end
+
 local extra = {}
 waits.extra = extra -- joins the gateway table of a filter
 
 function extra.fetch(url, options)
-    options = options or {}
-    if type(url) ~= "string" or not (url:find("^https?://[^/]") or url:find("^service://[^/]")) then
-        error("gateway.fetch: expected a URL http://…, https://… or service://NAME/…", 2)
-    end
-    if options.timeout ~= nil then arguments.seconds("gateway.fetch: timeout", options.timeout, 0.001) end
-    local seen = { url = url, method = options.method or "GET", headers = options.headers or {} }
-    seen.body, seen.timeout = options.body, options.timeout
+    local set = arguments.fetch(url, options)
+    local seen = { url = url, method = set.method, headers = options and options.headers or {} }
+    seen.body, seen.timeout = set.body, options and options.timeout
     state.fetched[#state.fetched + 1] = seen
     local given
     for _, rule in ipairs(state.rules) do
@@ -115,11 +126,13 @@ function extra.fetch(url, options)
     end
     if type(given) == "function" then given = given(url, seen) end
     given = given or { failure = "connect_refused" }
-    local timeout, delay = options.timeout or 5, given.delay or 0
+    local wrong = refused_url(url)
+    if wrong then given = { failure = "bad_request", detail = wrong } end
+    local timeout, delay = set.timeout, given.delay or 0
     wait_until("gateway.fetch", clock.now + math.min(delay, timeout))
     if delay > timeout then return nil, "response_timeout: no answer within " .. timeout .. " s" end
-    if given.failure then return nil, given.failure .. ": " .. url end
-    if #(given.body or "") > (options.max_body or 1024 * 1024) then
+    if given.failure then return nil, given.failure .. ": " .. (given.detail or url) end
+    if #(given.body or "") > set.max_body then
         return nil, "limit: the body is too large"
     end
     local headers = {}
@@ -132,6 +145,7 @@ function extra.sleep(seconds)
 end
 
 function extra.spawn(fn, ...)
+    if type(fn) ~= "function" then error("gateway.spawn: expected a function, got a " .. type(fn), 2) end
     if state.spawned >= SPAWNED_MAX then return nil, "limit: too many spawned functions run" end
     state.spawned = state.spawned + 1
     local task = { co = coroutine.create(fn), args = { ... }, count = select("#", ...), waited = 0 }
@@ -144,11 +158,9 @@ end
 -- No jitter: a spec says when a timer runs. `options.once` is "worker" (the default) or "gateway": one of the
 -- workers runs it; here there is but one.
 function extra.every(seconds, fn, options)
-    local once = options and options.once
     arguments.seconds("gateway.every", seconds, 0.001)
-    if once ~= nil and once ~= "worker" and once ~= "gateway" then
-        error("gateway.every: once must be \"worker\" or \"gateway\"", 2)
-    end
+    if type(fn) ~= "function" then error("gateway.every: expected a function, got a " .. type(fn), 2) end
+    arguments.every(options)
     local timer, running = { wake = clock.now + seconds }, nil
     function timer.tick()
         timer.wake = timer.wake + seconds

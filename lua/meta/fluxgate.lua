@@ -44,6 +44,7 @@ function Request:cookie(name, nth) end
 
 ---@class CookieOptions
 ---@field path? string default "/"
+---@field domain? string the host that asked alone without
 ---@field secure? boolean
 ---@field http_only? boolean
 ---@field same_site? "Lax"|"Strict"|"None"
@@ -311,6 +312,27 @@ function gateway.base64url_encode(bytes) end
 ---@return string? bytes
 ---@return string? message
 function gateway.base64url_decode(text) end
+
+---Escapes all but letters, digits and - . _ ~ as %XX (RFC 3986): for a path's segment or a query's part.
+---@param text string
+---@return string
+function gateway.url_encode(text) end
+
+---%XX → its byte. What is no escape stays; "+" is a plus.
+---@param text string
+---@return string
+function gateway.url_decode(text) end
+
+---Reads a query ("a=1&b=x+y", also a form's body): name → its first value, and all of them in order.
+---@param query string
+---@return table<string, string> first
+---@return string[][] all { name, value } each
+function gateway.query_decode(query) end
+
+---Writes a query, escaped and sorted by name.
+---@param values table<string, string|number|boolean|(string|number|boolean)[]>
+---@return string
+function gateway.query_encode(values) end
 
 ---"1m30s" → 90. Raises where it is no duration.
 ---@param value string|number

@@ -5,6 +5,7 @@
 ---and dice are fakes, so that no spec waits or flickers.
 ---@class kit
 ---@field QUEUE any what gateway.QUEUE is
+---@field gateway gateway as plug-ins have it, for what a spec has to compute: a signature, the time
 ---@field logs { level: string, message: string }[] what the plug-ins logged since kit.seed
 local kit = {}
 
@@ -82,6 +83,11 @@ function kit.set(backends, id, changes) end
 ---@field body_cut? boolean the client left in the middle of it
 ---@field attempt? integer
 ---@field tried? Backend[] endpoints of earlier attempts
+---@field ctx? table
+---@field id? string
+---@field scheme? string
+---@field route? string default "test", as is service
+---@field service? string
 
 ---@param fields? KitRequest
 ---@return Request
@@ -141,7 +147,8 @@ function kit.judge(policy, backend, results, first_state) end
 ---@field errors string[]
 
 ---What becomes of a request that passes filters: one, or a list whose items may be { filter, on_error =
----"skip" }. The endpoint is { status, headers, body or chunks }, or a function of the request that it sees.
+---"skip" }. The endpoint is { status, headers, body or chunks }, or { failure = "connect_refused" } (any
+---reason of the gateway's list; on_response does not run then), or a function of the request that it sees.
 ---@param filters Filter|Filter[]
 ---@param request KitRequest|Request
 ---@param endpoint? table|fun(request: table): table

@@ -31,3 +31,40 @@ describe("sha256", function()
             hex(sha256.hmac(("\170"):rep(131), "Test Using Larger Than Block-Size Key - Hash Key First")))
     end)
 end)
+
+describe("gateway.url_encode and its kin", function()
+    local kit = require "fluxgate.testkit"
+    local gateway = kit.gateway
+
+    it("escape all bytes but unreserved ones, and read them back", function()
+        local all = {}
+        for i = 0, 255 do all[#all + 1] = string.char(i) end
+        local text = gateway.url_encode(table.concat(all))
+        assert.is_nil(text:find("[^%w%-._~%%]"))
+        assert.equal(table.concat(all), gateway.url_decode(text))
+        assert.equal("a%20b%2Fc%3F%26%3D%0D%0A~", gateway.url_encode("a b/c?&=\r\n~"))
+    end)
+
+    it("leave what is no escape, and a plus, as they are", function()
+        assert.equal("100% +%zz%", gateway.url_decode("100%25 +%zz%"))
+    end)
+
+    it("read a query: the first value of each name, and all in order", function()
+        local first, all = gateway.query_decode("a=1&b=x+y%26&a=2&flag&=v&&c=d=e")
+        assert.same({ a = "1", b = "x y&", flag = "", [""] = "v", c = "d=e" }, first)
+        assert.same({ { "a", "1" }, { "b", "x y&" }, { "a", "2" }, { "flag", "" }, { "", "v" }, { "c", "d=e" } }, all)
+    end)
+
+    it("write a query that reads back to the same", function()
+        local text = gateway.query_encode { b = { "2", 3 }, a = "x&y=z", ["n m"] = true }
+        assert.equal("a=x%26y%3Dz&b=2&b=3&n%20m=true", text)
+        assert.same({ a = "x&y=z", b = "2", ["n m"] = "true" }, (gateway.query_decode(text)))
+    end)
+
+    it("say what is wrong at the caller's line", function()
+        local _, wrong = pcall(function() gateway.query_encode { a = print } end)
+        assert.is_truthy(wrong:find("codec_spec.lua:%d+: gateway.query_encode: expected names with strings, at a"), wrong)
+        assert.has_error(function() gateway.query_decode(nil) end)
+        assert.has_error(function() gateway.url_encode(7) end)
+    end)
+end)

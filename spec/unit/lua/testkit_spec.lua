@@ -138,3 +138,84 @@ describe("a policy in the test kit", function()
         assert.is_nil(kit.probe(kit.policy("http"), kit.backends({ {} })[1]).body)
     end)
 end)
+
+describe("a mistake of a spec", function()
+    local fleet, filter
+    before_each(function()
+        kit.seed(1)
+        fleet = kit.backends { { id = "a" } }
+        filter = { on_request = function() end }
+    end)
+
+    for what, case in pairs {
+        ["a misspelt field of a request"] = { function() kit.request { header = {} } end, "kit.request: there is no field 'header'" },
+        ["a misspelt field of a result"] = { function() kit.result { statu = 1 } end, "kit.result: there is no field 'statu'" },
+        ["an endpoint that is no table"] = { function() kit.backends { "a" } end, "kit.backends: expected tables, got a string" },
+        ["a state that is none"] = { function() kit.set(fleet, "a", { state = "down" }) end, "kit.set: there is no state 'down'" },
+        ["a fleet of nobody"] = { function() kit.set({}, "a", {}) end, "kit.set: expected what kit.backends made" },
+        ["swapped arguments of pick"] = { function() kit.pick({}, fleet, kit.request()) end, "kit.pick: expected a strategy, what" },
+        ["a request that leaves twice"] = { function() kit.finish(fleet.a) end, "kit.finish: no request is on a" },
+        ["a filter that is a name"] = { function() kit.run("./x.lua", {}) end, "kit.run: expected what kit.filter made" },
+        ["a misspelt field of an answer"] = { function() kit.run(filter, {}, { statu = 1 }) end, "kit.run: endpoint: there is no field 'statu'" },
+        ["a failure that is none"] = { function() kit.run(filter, {}, { failure = "bad_luck" }) end, "kit.run: there is no failure 'bad_luck'" },
+        ["an answer of fetch that is missing"] = { function() kit.on_fetch("x") end, "kit.on_fetch: expected an answer" },
+        ["one result instead of a list"] = { function() kit.judge({}, fleet.a, { ok = true }) end, "kit.judge: expected a list of results" },
+        ["a window of nobody"] = { function() kit.observe({}, fleet, { b = {} }) end, "kit.observe: no backend 'b'" },
+    } do
+        it("is told: " .. what, function()
+            local ok, wrong = pcall(case[1])
+            assert.is_false(ok)
+            assert.is_truthy(wrong:find(case[2], 1, true), wrong)
+        end)
+    end
+end)
+
+describe("what the gateway refuses", function()
+    before_each(function() kit.seed(1) end)
+
+    for body, text in pairs {
+        ["request:set_cookie('a', 'b', { path = '/\\r\\n' })"] = "the path must begin with '/'",
+        ["request:set_cookie('a', 'b', { domain = 'x; y' })"] = "the domain is no host name",
+        ["request:set_cookie('a', 'b', { maxage = 1 })"] = "there is no option 'maxage'",
+        ["request:header()"] = "request:header: the name must be a string, got nil",
+        ["request:cookie(7)"] = "request:cookie: the name must be a string, got number",
+        ["request:set_header('a', 'b')"] = "only filters may do that: this request is in pick()",
+        ["local x = request.service"] = "request.service: only filters have it",
+    } do
+        it("the kit refuses in pick(): " .. body, function()
+            local fleet = kit.backends { {} }
+            local ok, wrong = pcall(kit.pick, strategy(body .. " return backends[1]"), kit.request(), fleet)
+            assert.is_false(ok)
+            assert.is_truthy(wrong:find(text, 1, true), wrong)
+        end)
+    end
+
+    it("is refused of an answer, too", function()
+        local function run(on_response)
+            return kit.run({ on_response = function(_, _, response) on_response(response) end }, {}, { body = "x" })
+        end
+        local got = run(function(response) response.status = 404 end)
+        assert.is_truthy(got.errors[1]:find("response.status cannot be written: it is a view", 1, true), got.errors[1])
+        got = run(function(response) response:on_body(function() return 7 end) end)
+        assert.is_truthy(got.errors[1]:find("the function returned a number, expected a string", 1, true), got.errors[1])
+    end)
+end)
+
+describe("an endpoint that gives no answer", function()
+    it("fails as the gateway fails: on_log hears of it, on_response does not", function()
+        local heard = {}
+        local filter = {
+            on_response = function() heard.response = true end,
+            on_log = function(_, _, response) heard.status, heard.reason = response.status, response.reason end,
+        }
+        local got = kit.run(filter, {}, { failure = "response_timeout" })
+        assert.same({ status = 504, reason = "response_timeout" }, heard)
+        assert.same({ 504, "response_timeout", "/" }, { got.status, got.reason, got.forwarded.path })
+    end)
+
+    it("has the statuses of core/http/reason.h", function()
+        local source, want = assert(io.open("core/http/reason.h")):read("*a"), {}
+        for word, status in source:gmatch('X%([%u_]+, "([%l_]+)", (%d+),') do want[word] = tonumber(status) end
+        for word, status in pairs(require("fluxgate.chain").FAILURES) do assert.equal(want[word], status, word) end
+    end)
+end)

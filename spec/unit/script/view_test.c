@@ -120,7 +120,7 @@ writes_cookies_that_cannot_break_out_of_their_header(void **state)
     (void)state;
     setup(&f);
     expect(&f, "request:set_cookie('sid', 'v1', { secure = true, http_only = true, same_site = 'Strict', "
-               "max_age = 60, path = '/x' })\n"
+               "max_age = 60, path = '/x', domain = '.Example.com' })\n"
                "request:set_cookie('plain', 'v2')\n"
                "raises('the value', request.set_cookie, request, 'a', 'b\\r\\nX: y') raises('the value', "
                "request.set_cookie, request, 'a', 'b; c')\n"
@@ -129,10 +129,13 @@ writes_cookies_that_cannot_break_out_of_their_header(void **state)
                "raises('the name', request.set_cookie, request, 'a\\0', 'c') raises('the path', "
                "request.set_cookie, request, 'a', 'b', { path = '/\\r\\n' })\n"
                "raises('the path', request.set_cookie, request, 'a', 'b', { path = 'x; y' })\n"
+               "raises('the domain', request.set_cookie, request, 'a', 'b', { domain = 'x; y' })\n"
+               "raises('the domain', request.set_cookie, request, 'a', 'b', { domain = 'a\\r\\nX: y' })\n"
+               "raises('must be strings', request.set_cookie, request, 'a', 'b', { domain = 7 })\n"
                "raises('same_site', request.set_cookie, request, 'a', 'b', { same_site = 'x; y' })");
     assert_int_equal(f.request.set_cookies.count, 2); /* of the second pick: emptied before each */
     struct slice value = f.request.set_cookies.rows[0].value;
-    const char *want = "sid=v1; Path=/x; Max-Age=60; SameSite=Strict; HttpOnly; Secure";
+    const char *want = "sid=v1; Path=/x; Domain=.Example.com; Max-Age=60; SameSite=Strict; HttpOnly; Secure";
     assert_int_equal(value.len, strlen(want));
     assert_memory_equal(value.at, want, value.len);
     assert_int_equal(f.request.set_cookies.rows[0].id, HEADER_SET_COOKIE);

@@ -54,7 +54,7 @@ check_other() { # build|test
         command -v "$name" >/dev/null 2>&1 || missing+=("program $name")
     done
     for name in luajit libevent libnghttp2 openssl libcurl libprotobuf-c yaml-0.1 jansson sqlite3 libxxhash \
-        zlib libzstd; do
+        zlib libzstd liburing; do
         pkg-config --exists "$name" 2>/dev/null || missing+=("library $name (with its headers)")
     done
     [ -e /usr/include/mimalloc.h ] || [ -e /usr/local/include/mimalloc.h ] || missing+=("library mimalloc")

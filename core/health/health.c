@@ -82,11 +82,14 @@ queue_leave(struct target *target)
     target->health->queued--;
 }
 
-static void
+void
 queue_pump(struct health *health)
 {
-    while (health->active < PROBES_MAX && !TAILQ_EMPTY(&health->waiting)) {
-        struct target *target = TAILQ_FIRST(&health->waiting);
+    struct target *next = NULL;
+    for (struct target *target = TAILQ_FIRST(&health->waiting); target != NULL; target = next) {
+        next = TAILQ_NEXT(target, queue);
+        if (health->active >= PROBES_MAX) return;
+        if (!pace_allows_probe(target)) continue;
         queue_leave(target);
         target_run(target);
     }
@@ -100,7 +103,7 @@ on_target_timer(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     if (target->duty == DUTY_NONE || target->probe != NULL || target->is_queued) return;
-    if (health->active < PROBES_MAX) {
+    if (health->active < PROBES_MAX && pace_allows_probe(target)) {
         target_run(target);
         return;
     }
@@ -210,6 +213,7 @@ target_judge(struct target *target, const struct slot *cold, const struct probe_
         result.dialog = target->plan.dialog;
         is_judged = script_policy_judge(health->script, (uint32_t)(service - health->config->services),
             target->slot, &result, &history, &judgement, reason);
+        counts_of(health, target->service)->judges_well = is_judged;
     }
     target->rise = passed ? target->rise + 1 : 0;
     target->fall = passed ? 0 : target->fall + 1;
@@ -255,6 +259,14 @@ dialog_end(struct target *target)
 }
 
 static void
+policy_failed(struct target *target)
+{
+    struct service_counts *counts = counts_of(target->health, target->service);
+    target->health->policy_errors++;
+    if (counts != NULL) counts->judges_well = false;
+}
+
+static void
 on_probe_done(void *context, const struct probe_outcome *outcome)
 {
     struct target *target = context;
@@ -266,7 +278,7 @@ on_probe_done(void *context, const struct probe_outcome *outcome)
     if (outcome->is_inconclusive) {
         target_schedule(target, RETRY_US);
     } else if (outcome->script_failed) {
-        health->policy_errors++;
+        policy_failed(target);
         target_schedule_next(target, false);
     } else {
         if (!passed) {
@@ -358,7 +370,7 @@ target_run(struct target *target)
     }
     target->started_us = clock_now_us();
     if (!target_plan(target, &target->plan)) {
-        health->policy_errors++;
+        policy_failed(target);
         target_schedule_next(target, false);
         return;
     }
@@ -542,7 +554,7 @@ health_new(struct event_base *base, struct shm *shm, void (*on_suspect_failed)(v
     health->dice |= 1;
     health->service_of = malloc(SHM_NAMES_MAX * sizeof *health->service_of);
     health->scan = event_new(base, -1, EV_PERSIST, on_scan, health);
-    if (health->service_of == NULL || health->scan == NULL ||
+    if (health->service_of == NULL || health->scan == NULL || !pace_init(health) ||
         event_add(health->scan, &(struct timeval){0, SCAN_US}) == -1) {
         health_free(health);
         return NULL;
@@ -609,6 +621,10 @@ health_use(struct health *health, const struct config *config, struct script *sc
         const uint32_t old = id < SHM_NAMES_MAX ? health->service_of[id] : SLOT_NONE;
         if (old != SLOT_NONE) counts[i].in_panic = health->counts[old].in_panic;
         counts[i].window_us = script_policy_window_us(script, (uint32_t)i);
+        counts[i].judges_well = pace_trusts(&config->services[i].health.policy);
+        counts[i].observes_well = pace_trusts(config->services[i].health.passive.name == NULL
+                                                  ? &config->services[i].health.policy
+                                                  : &config->services[i].health.passive);
     }
     free(health->counts);
     health->counts = counts;
@@ -672,6 +688,7 @@ health_free(struct health *health)
         if (health->targets[i] != NULL) target_free(health->targets[i]);
     }
     if (health->scan != NULL) event_free(health->scan);
+    if (health->pace_timer != NULL) event_free(health->pace_timer);
     free(health->targets);
     free(health->counts);
     free(health->rows);

@@ -26,6 +26,10 @@ void health_refresh(struct health *health);
 
 void health_describe(
     const struct health *health, struct strbuf *out); /* JSON: probes under way, last result a slot */
+
+/* A policy's call passed its budget and is over: the others wait, so that control gets to the rest of its
+ * work. No policy may be called before this returns. */
+void health_overran(struct health *health);
 void health_free(struct health *health);
 
 #endif

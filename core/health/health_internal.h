@@ -46,6 +46,10 @@ MUST_CHECK
 struct probe *probe_start(struct event_base *base, const struct probe_spec *spec,
     void (*on_done)(void *context, const struct probe_outcome *outcome), void *context);
 void probe_cancel(struct probe *probe); /* NULL is fine */
+/* Between these two it neither goes on nor reports, and its time stands still. NULL is fine, and so is
+ * twice. */
+void probe_hold(struct probe *probe);
+void probe_go_on(struct probe *probe);
 
 /* ---- health.c */
 enum duty {
@@ -58,6 +62,7 @@ struct window { /* counters of a slot where the running window began, and the la
     uint64_t mark_requests, mark_failures, mark_errors;
     uint64_t requests, failures, errors; /* errors: failures and answers of 5xx */
     uint32_t row_seen;                   /* errors in a row that observe() knows of */
+    bool is_new;                         /* its numbers were not yet observed */
 };
 
 struct damping { /* of one endpoint's verdicts */
@@ -99,7 +104,14 @@ struct service_counts { /* of one scan */
     /* these outlive the scan */
     bool in_panic;
     uint64_t window_us, window_due_us; /* of who observes; 0: nobody does */
-    bool is_closing;                   /* the window has just closed */
+    bool judges_well, observes_well;   /* its policy did when it was last called */
+};
+
+/* Whose policies are called. */
+enum pace {
+    PACE_ALL,
+    PACE_REST,   /* nobody's; awaits the timer, for PACE_PROVEN */
+    PACE_PROVEN, /* theirs that answered last time; awaits the timer, for PACE_ALL */
 };
 
 struct health {
@@ -115,6 +127,8 @@ struct health {
     uint32_t cap;
     uint64_t version; /* shm_endpoints_version last looked at */
     struct event *scan;
+    enum pace pace; /* pace.c writes it */
+    struct event *pace_timer;
     struct target_queue waiting;
     uint32_t active, queued;
     uint64_t dice;
@@ -130,6 +144,8 @@ double health_random(struct health *health);
 void target_schedule(struct target *target, uint64_t us);
 /* Publishes and logs it. */
 void target_state(struct target *target, enum slot_state state, const char *reason);
+/* Starts the probes that wait, as far as they may. */
+void queue_pump(struct health *health);
 /* The endpoint's name for a person; borrowed until the next call. */
 const char *endpoint_id(struct health *health, uint32_t slot);
 
@@ -138,7 +154,18 @@ void damping_fell(struct damping *damping, const struct config_damping *rules, u
 /* How much longer it is held down; 0: it may rise. */
 uint64_t damping_left_us(struct damping *damping, const struct config_damping *rules, uint64_t now_us);
 
+/* ---- pace.c */
+MUST_CHECK
+bool pace_init(struct health *health);
+/* One of ours: it counts as proven until it fails. */
+bool pace_trusts(const struct config_plugin *plugin);
+/* May the policy be called for it now? True where none would be. */
+bool pace_allows_probe(const struct target *target);
+bool pace_allows_observer(const struct health *health, const struct service_counts *counts);
+
 /* ---- passive.c */
+/* NULL where the slot's service is not in the config. */
+struct service_counts *counts_of(struct health *health, uint32_t service);
 /* What was counted up to now belongs to no window. */
 void window_begin(struct target *target);
 /* Looks at what the workers counted: probes what began to fail, and ejects, tries and restores as the policy

@@ -14,7 +14,7 @@ enum {
     TRIAL_PATIENCE_US = 30000000, /* past it the request on trial, or its worker, is taken for lost */
 };
 
-static struct service_counts *
+struct service_counts *
 counts_of(struct health *health, uint32_t service)
 {
     const struct config_service *config = health_service(health, service);
@@ -72,6 +72,7 @@ window_begin(struct target *target)
     target->window.mark_errors = atomic_load_explicit(&slot->server_errors, memory_order_relaxed);
     target->window.row_seen = atomic_load_explicit(&slot->error_row, memory_order_relaxed);
     target->window.requests = target->window.failures = target->window.errors = 0;
+    target->window.is_new = false;
 }
 
 /* Counters are bumped one after the other, so that a part may be ahead of the whole. */
@@ -80,6 +81,7 @@ window_close(struct target *target)
 {
     struct window before = target->window, *window = &target->window;
     window_begin(target);
+    window->is_new = true;
     window->requests = window->mark_requests - before.mark_requests;
     window->failures = window->mark_failures - before.mark_failures;
     window->errors = window->failures + (window->mark_errors - before.mark_errors);
@@ -99,9 +101,10 @@ rows_reserve(struct health *health, uint32_t rows)
     return true;
 }
 
-/* Closes the windows of one service and tells its policy what the fleet did in them. */
+/* Closes the windows of one service and tells its policy what the fleet did in them. What came before the
+ * first window was somebody else's business. */
 static void
-windows_close(struct health *health, uint32_t service, uint64_t now_us)
+windows_close(struct health *health, uint32_t service, bool is_first, uint64_t now_us)
 {
     uint32_t count = 0;
     if (!rows_reserve(health, health->cap)) return; /* the windows go on */
@@ -109,11 +112,14 @@ windows_close(struct health *health, uint32_t service, uint64_t now_us)
         struct target *target = health->targets[i];
         if (target == NULL || counts_of(health, target->service) != &health->counts[service]) continue;
         window_close(target);
+        target->window.is_new = !is_first;
         if (target->state != SLOT_HEALTHY) continue;
         health->rows[count++] = (struct script_window_row){target->window.requests, target->window.errors,
             slot_latency_us(health->shm, target->slot, now_us)};
     }
-    if (!script_policy_fleet(health->script, service, health->rows, count)) health->policy_errors++;
+    bool is_well = script_policy_fleet(health->script, service, health->rows, count);
+    health->counts[service].observes_well = is_well;
+    if (!is_well) health->policy_errors++;
 }
 
 static void
@@ -121,12 +127,11 @@ windows_turn(struct health *health, uint64_t now_us)
 {
     for (uint32_t i = 0; i < health->config->service_count; i++) {
         struct service_counts *counts = &health->counts[i];
-        counts->is_closing = counts->window_us != 0 && now_us >= counts->window_due_us;
-        if (!counts->is_closing) continue;
+        if (counts->window_us == 0 || now_us < counts->window_due_us) continue;
+        if (!pace_allows_observer(health, counts)) continue;
         bool is_first = counts->window_due_us == 0;
         counts->window_due_us = now_us + counts->window_us;
-        windows_close(health, i, now_us);
-        counts->is_closing = !is_first; /* what came before the first window was somebody else's business */
+        windows_close(health, i, is_first, now_us);
     }
 }
 
@@ -175,13 +180,14 @@ target_restore(struct target *target, const struct script_observation *word)
 
 /* False: nobody observes, or who does failed. */
 static bool
-observe(struct target *target, const struct slot *slot, const struct service_counts *counts, enum trial trial,
+observe(struct target *target, const struct slot *slot, struct service_counts *counts, enum trial trial,
     uint64_t now_us, struct script_observation *word)
 {
     struct health *health = target->health;
-    const struct window *window = &target->window;
-    bool is_new = counts->is_closing && trial == TRIAL_NONE;
+    struct window *window = &target->window;
+    bool is_new = window->is_new && trial == TRIAL_NONE;
     if (counts->window_us == 0) return false;
+    window->is_new = false;
     struct script_window seen = {.is_new = is_new,
         .seconds = (double)counts->window_us / 1e6,
         .failures_in_row = atomic_load_explicit(&slot->failures, memory_order_relaxed),
@@ -195,8 +201,9 @@ observe(struct target *target, const struct slot *slot, const struct service_cou
         .endpoints = counts->pickable,
         .ejected = counts->ejected};
     if (target->state == SLOT_HEALTHY && now_us > slot->since_us + EJECT_FORGET_US) seen.ejections = 0;
-    if (!script_policy_observe(
-            health->script, (uint32_t)(counts - health->counts), target->slot, &seen, word)) {
+    counts->observes_well =
+        script_policy_observe(health->script, (uint32_t)(counts - health->counts), target->slot, &seen, word);
+    if (!counts->observes_well) {
         health->policy_errors++;
         return false;
     }
@@ -263,7 +270,7 @@ observe_healthy(struct target *target, struct slot *slot, struct service_counts 
     const struct config_service *service = health_service(target->health, target->service);
     struct script_observation word = {.action = OBSERVE_NOTHING};
     uint32_t row = atomic_load_explicit(&slot->error_row, memory_order_relaxed);
-    bool is_news = row > target->window.row_seen || (counts->is_closing && target->window.requests > 0);
+    bool is_news = row > target->window.row_seen || (target->window.is_new && target->window.requests > 0);
     target->window.row_seen = row;
     if (counts->window_us != 0) {
         if (!is_news) return;
@@ -294,6 +301,7 @@ target_observe(struct target *target, uint64_t now_us)
     struct service_counts *counts = counts_of(target->health, target->service);
     if (slot == NULL || counts == NULL) return;
     probe_at_once(target, slot, now_us);
+    if (!pace_allows_observer(target->health, counts)) return; /* what it knows then is no less */
     if (target->state == SLOT_EJECTED) {
         observe_ejected(target, slot, counts, now_us);
     } else if (target->state == SLOT_HEALTHY) {

@@ -9,6 +9,8 @@
 #include "core/health/probe_internal.h"
 #include "core/http/load.h"
 
+enum { GRACE_US = 250000 };
+
 static void on_probe_ready(evutil_socket_t fd, short what, void *context);
 
 static void
@@ -81,7 +83,7 @@ probe_await(struct probe *probe, short what)
 {
     if (probe->ready != NULL) event_free(probe->ready);
     probe->ready = event_new(probe->base, probe->fd, (short)(what | EV_PERSIST), on_probe_ready, probe);
-    return probe->ready != NULL && event_add(probe->ready, NULL) == 0;
+    return probe->ready != NULL && (probe->is_held || event_add(probe->ready, NULL) == 0);
 }
 
 static void
@@ -332,6 +334,14 @@ probe_connect(struct probe *probe, const struct probe_spec *spec)
     }
 }
 
+static bool
+timer_run(struct probe *probe, uint64_t us)
+{
+    struct timeval after = {(time_t)(us / 1000000), (suseconds_t)(us % 1000000)};
+    probe->due_us = clock_now_us() + us;
+    return event_add(probe->timer, &after) == 0;
+}
+
 struct probe *
 probe_start(struct event_base *base, const struct probe_spec *spec,
     void (*on_done)(void *context, const struct probe_outcome *outcome), void *context)
@@ -351,9 +361,7 @@ probe_start(struct event_base *base, const struct probe_spec *spec,
         !talk_prepare(probe, spec))
         goto fail;
     probe_connect(probe, spec);
-    uint64_t us = probe->state == PROBE_ENDED ? 0 : spec->timeout_us;
-    struct timeval after = {(time_t)(us / 1000000), (suseconds_t)(us % 1000000)};
-    if (event_add(probe->timer, &after) == 0) return probe;
+    if (timer_run(probe, probe->state == PROBE_ENDED ? 0 : spec->timeout_us)) return probe;
     errno = ENOMEM;
 fail:;
     int error = errno;
@@ -366,4 +374,30 @@ void
 probe_cancel(struct probe *probe)
 {
     if (probe != NULL) probe_free(probe);
+}
+
+/* What is active already in this loop turn is so no more. An endpoint may have answered while nobody looked:
+ * it gets the time that it takes to find that out. */
+void
+probe_hold(struct probe *probe)
+{
+    if (probe == NULL || probe->is_held) return;
+    uint64_t now_us = clock_now_us(), least_us = probe->state == PROBE_ENDED ? 0 : GRACE_US;
+    probe->is_held = true;
+    probe->left_us = probe->due_us > now_us + least_us ? probe->due_us - now_us : least_us;
+    if (probe->ready != NULL) event_del(probe->ready);
+    event_del(probe->timer);
+}
+
+void
+probe_go_on(struct probe *probe)
+{
+    if (probe == NULL || !probe->is_held) return;
+    probe->is_held = false;
+    bool is_on = timer_run(probe, probe->left_us);
+    if (is_on && probe->ready != NULL && probe->state != PROBE_ENDED) {
+        is_on = event_add(probe->ready, NULL) == 0;
+        if (is_on && probe->state == PROBE_TALKING) event_active(probe->ready, EV_READ, 0);
+    }
+    if (!is_on) probe_fail_here(probe);
 }

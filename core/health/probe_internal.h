@@ -37,7 +37,9 @@ struct probe {
     int fd;
     struct event *ready; /* of the socket, for what the state awaits */
     struct event *timer;
-    uint64_t begun_us;
+    uint64_t begun_us, due_us; /* due_us: of the timer, as long as it is not held */
+    uint64_t left_us;          /* until then, while it is */
+    bool is_held;
     enum probe_kind kind;
     struct strbuf request;
     size_t sent;

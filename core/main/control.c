@@ -47,12 +47,13 @@ send_up(struct control *control, enum ipc_type type)
         log_warn("the supervisor does not take messages");
 }
 
-/* Many policies that loop, one after the other in one turn: each costs its budget, and control is not stuck.
- */
+/* A policy that loops costs its budget, and control is not stuck. */
 static void
 on_overrun(void *context)
 {
-    send_up(context, IPC_ALIVE);
+    struct control *control = context;
+    send_up(control, IPC_ALIVE);
+    health_overran(control->health);
 }
 
 /* ---- log lines of the workers

@@ -128,6 +128,7 @@ support.backend = require("spec.support.backend")(support)
 
 local fluxgate = require("spec.support.fluxgate")(support)
 support.gateway, support.registry = fluxgate.gateway, fluxgate.registry
+support.metric = fluxgate.metric -- of the text of /metrics, as gateway:metric
 
 -- A registry of the old contract that can forget, fail and hang (fake_registry.py; with grpc = true
 -- fake_registry_grpc.py). Options: fail, hang, v2, token, port; grpc also: refuse, not_found.

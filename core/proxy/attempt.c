@@ -190,15 +190,26 @@ connect_or_reclaim(struct proxy *proxy, const struct endpoint *endpoint)
     return upstream_connect(proxy, endpoint);
 }
 
+/* Whether it could go out again, should its connection turn out to be stale: it may run twice, and its body
+ * will be kept to the end (of a chunked one nobody knows where that is). */
+static bool
+is_replayable(const struct stream *stream)
+{
+    const struct h1_head *head = &stream->parser.head;
+    if (UNLIKELY(!method_is_idempotent(head->method))) return false;
+    if (LIKELY(head->body == BODY_NONE) || has_content(stream)) return true;
+    return head->body == BODY_LENGTH && head->length <= stream->in->cap - stream->head_bytes;
+}
+
 static void
-run_on(struct stream *stream, struct endpoint *endpoint, bool may_reuse)
+run_on(struct stream *stream, struct endpoint *endpoint)
 {
     struct slice head;
     outbox_take(stream);
     rewind_request(stream);
-    stream->upstream = may_reuse ? upstream_take(endpoint, stream->proxy->now_us,
-                                       method_is_idempotent(stream->parser.head.method))
-                                 : NULL;
+    stream->upstream = LIKELY(!stream->met_stale)
+                           ? upstream_take(endpoint, stream->proxy->now_us, is_replayable(stream))
+                           : NULL;
     stream->pooled = stream->upstream != NULL;
     if (stream->pooled)
         atomic_fetch_add_explicit(&stream->proxy->totals->upstream_reused, 1, memory_order_relaxed);
@@ -282,7 +293,7 @@ attempt_run(struct stream *stream, uint32_t slot)
         return;
     }
     stream->last_incarnation = endpoint->incarnation;
-    run_on(stream, endpoint, true);
+    run_on(stream, endpoint);
 }
 
 void
@@ -360,8 +371,9 @@ attempt_fail(struct stream *stream, enum reason reason)
         upstream_close(stream->upstream);
         stream->upstream = NULL;
         stream->pooled = false;
+        stream->met_stale = true;
         if (endpoint != NULL && endpoint->incarnation == stream->last_incarnation) {
-            run_on(stream, endpoint, false);
+            run_on(stream, endpoint);
             return;
         }
         verdict = RETRY_OTHER;

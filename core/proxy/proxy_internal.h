@@ -254,8 +254,8 @@ struct endpoint {
     uint64_t version, text_hash, address_hash;
     struct link idle; /* upstreams, the youngest first */
     unsigned idle_count;
-    uint64_t hasty_until_us; /* it ends connections before anybody would call them idle */
-    unsigned idle_low;       /* the lowest idle_count since the last sweep: what nobody needed */
+    unsigned idle_low;   /* the lowest idle_count since the last sweep: what nobody needed */
+    uint64_t trusted_us; /* from when on it does not end young connections, as far as we know; 0: never met */
     socklen_t address_len;
     struct sockaddr_storage address;
     uint32_t id_len, prefix_len, host_len;
@@ -360,6 +360,7 @@ struct stream {
     uint64_t sent;          /* request bytes the kernel took in this attempt */
     uint64_t stay_until_us; /* its place is held until then though it failed; 0: it did not */
     bool pooled;            /* the attempt runs on a connection that served before */
+    bool met_stale;         /* such a one was at its end: this request takes no other */
     uint32_t attempts;
 
     /* the response */
@@ -707,8 +708,9 @@ struct endpoint *endpoint_find(
     struct proxy *proxy, uint32_t slot, uint32_t incarnation); /* as last known; NULL */
 void endpoints_check(struct proxy *proxy); /* the table moved: drops what is gone, with its connections */
 void endpoints_fini(struct proxy *proxy);
-/* An idle connection, NULL where none may be used by this request. */
-struct upstream *upstream_take(struct endpoint *endpoint, uint64_t now_us, bool idempotent);
+/* An idle connection, NULL where none may be used by this request: one that could not be sent again, should
+ * the endpoint be closing the connection, takes only a young one, of an endpoint that is trusted. */
+struct upstream *upstream_take(struct endpoint *endpoint, uint64_t now_us, bool is_replayable);
 /* A new one, CONNECTING (or BUSY where the kernel connected at once). NULL with errno. */
 MUST_CHECK
 struct upstream *upstream_connect(struct proxy *proxy, const struct endpoint *endpoint);

@@ -10,7 +10,8 @@
 
 enum {
     YOUNG_US = 1000000,     /* a request that can't be replayed takes no connection idle for longer */
-    HASTY_US = 60000000,    /* none at all for so long after the endpoint closed one that was younger */
+    TRUST_US = 1000000,     /* nor any in the first second in which an endpoint could close one */
+    HASTY_US = 60000000,    /* nor for so long after it closed a young one */
     KEEP_ALIVE_SLACK_S = 1, /* before the moment the backend named: its FIN needs time to arrive */
     ENDPOINT_STEP = 64,
     HOST_SPARE = 16,   /* brackets, port, NUL; or "localhost" */
@@ -56,8 +57,10 @@ endpoint_load(struct proxy *proxy, struct endpoint *endpoint, uint32_t slot)
     struct slot_text text;
     if (!slot_read(proxy->shm, slot, &cold, &text) || text.address_len > sizeof text.address) return false;
     uint64_t hash = text_hash((struct slice){(const char *)&text.address, text.address_len});
-    if (endpoint->incarnation != cold.incarnation || endpoint->address_hash != hash)
+    if (endpoint->incarnation != cold.incarnation || endpoint->address_hash != hash) {
         endpoint_drop_idle(endpoint);
+        endpoint->trusted_us = 0; /* another server, of which nothing is known */
+    }
     if (!endpoint_set_text(endpoint, &text, cold.port)) return false;
     endpoint->slot = slot;
     endpoint->incarnation = cold.incarnation;
@@ -162,15 +165,18 @@ endpoints_fini(struct proxy *proxy)
 
 /* RST tells neither that the request was read before it nor that it was not: what the peer's kernel had
  * acknowledged may have been thrown away unread, and TCP_INFO does not count what RST itself acknowledges. So
- * a race lost can't be told from a request that ran, it can only be stayed out of: 13 of 62,000 POSTs lost it
- * to a backend that closes connections after some random milliseconds. */
+ * a race lost can't be told from a request that ran (but where FIN came first: unread.c), it can only be
+ * stayed out of: 13 of 62,000 POSTs lost it to a backend that closes connections after some random
+ * milliseconds. The first close that is seen may be the one that hits a POST; hence TRUST_US, in which
+ * requests that can be replayed, and idle connections, find out what the endpoint does. */
 void
 upstream_note_end(const struct upstream *upstream)
 {
     struct proxy *proxy = upstream->proxy;
     struct endpoint *endpoint = endpoint_find(proxy, upstream->slot, upstream->incarnation);
-    if (endpoint != NULL && upstream->served > 0 && upstream->idle_since_us + YOUNG_US > proxy->now_us)
-        endpoint->hasty_until_us = proxy->now_us + HASTY_US;
+    if (endpoint == NULL || endpoint->address_hash != upstream->address_hash) return; /* of another server */
+    if (upstream->served > 0 && upstream->idle_since_us + YOUNG_US > proxy->now_us)
+        endpoint->trusted_us = proxy->now_us + HASTY_US;
 }
 
 static void
@@ -315,7 +321,7 @@ is_readable(const struct upstream *upstream)
 }
 
 struct upstream *
-upstream_take(struct endpoint *endpoint, uint64_t now_us, bool idempotent)
+upstream_take(struct endpoint *endpoint, uint64_t now_us, bool is_replayable)
 {
     while (!link_is_empty(&endpoint->idle)) {
         struct upstream *upstream = LINK_OF(endpoint->idle.next, struct upstream, link);
@@ -331,11 +337,12 @@ upstream_take(struct endpoint *endpoint, uint64_t now_us, bool idempotent)
         }
         /* Given back in this very callback, to a pipelined request: libevent has not looked at it since. */
         if (UNLIKELY(upstream->idle_since_us == now_us) && !upstream_is_quiet(upstream)) {
+            upstream_note_end(upstream);
             upstream_close(upstream);
             continue;
         }
-        if (!idempotent) {
-            if (upstream->idle_since_us + YOUNG_US <= now_us || now_us < endpoint->hasty_until_us)
+        if (!is_replayable) {
+            if (upstream->idle_since_us + YOUNG_US <= now_us || now_us < endpoint->trusted_us)
                 return NULL; /* the youngest: the rest are older */
             if (!upstream_is_quiet(upstream)) {
                 upstream_note_end(upstream);
@@ -381,6 +388,7 @@ upstream_give(struct upstream **given, uint64_t idle_us)
     upstream->state = UPSTREAM_IDLE;
     upstream->idle_since_us = proxy->now_us;
     upstream->idle_until_us = proxy->now_us + idle_us;
+    if (UNLIKELY(endpoint->trusted_us == 0)) endpoint->trusted_us = proxy->now_us + TRUST_US;
     endpoint->idle_count++;
     link_remove(&upstream->link);
     link_push(&endpoint->idle, &upstream->link);

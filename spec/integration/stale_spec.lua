@@ -14,6 +14,25 @@ services: { web: { endpoints: [ "%s" ] } }
 describe("a backend that closes idle connections when it likes", function()
     after_each(support.finish)
 
+    -- The first close that the gateway could learn from would be the one that loses the POST.
+    it("gets no POST on the first connection that it closes", function()
+        local backend = support.backend { id = "a", trap = true }
+        local gateway = support.gateway { config = config:format(backend.address):gsub("workers: 2", "workers: 1") }
+        assert.equal(200, (support.curl(gateway:url("/"))))
+        for _ = 1, 20 do
+            local status, _, body = support.curl("-d", "x", gateway:url("/post"))
+            assert.same({ 200, "a\n" }, { status, body })
+        end
+        local posts = 0
+        for _, request in ipairs(backend:requests()) do
+            if request.method == "POST" then posts = posts + 1 end
+        end
+        assert.equal(20, posts)
+        -- A GET draws the trap, and costs nobody anything.
+        assert.equal(200, (support.curl(gateway:url("/"))))
+        gateway:expect_idle()
+    end)
+
     it("costs no client a request", function()
         local backend = support.backend { id = "a", hasty = { 0.001, 0.02 } }
         local gateway = support.gateway { config = config:format(backend.address) }

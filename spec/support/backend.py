@@ -7,6 +7,7 @@ answers one. What a rule may hold stands at Rule below; spec/support/backend.lua
 import asyncio
 import hashlib
 import json
+import os
 import random
 import socket
 import struct
@@ -41,6 +42,7 @@ class Backend:
         self.health = options.get("health", 200)
         self.accept = options.get("accept")
         self.keepalive = options.get("keepalive", 0)
+        self.trap = options.get("trap", False)  # the first connection is closed once its second request lies in the kernel
         self.hasty = options.get("hasty")  # [s, s]: a connection between two requests is closed after some time from there
         self.connections, self.requests, self.live = [], [], {}
         self.held = asyncio.Event()
@@ -234,8 +236,22 @@ class Connection:
         if not self.busy and not self.buffer and not self.reader._buffer:
             self.end(random.random() < 0.5, "closed hastily")
 
+    async def close_unread(self):
+        """Closes once a request is here that nobody has read: it is lost with a RST."""
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+        self.writer.transport.pause_reading()
+        watched = os.dup(self.writer.get_extra_info("socket").fileno())
+        loop.add_reader(watched, arrived.set)
+        await arrived.wait()
+        loop.remove_reader(watched)
+        os.close(watched)
+        self.end(False, "closed unread")
+
     async def next_head(self):
         """The next request, if it comes before we lose patience; bytes in the kernel by then are lost with a RST."""
+        if self.backend.trap and self.record["n"] == 1 and self.record["requests"]:
+            await self.close_unread()
+            raise Closed
         if not self.backend.hasty or not self.record["requests"]:
             return await self.read_head()
         timer = asyncio.get_running_loop().call_later(random.uniform(*self.backend.hasty), self.close_hastily)

@@ -557,6 +557,7 @@ a_chunked_body_is_read_whole_whatever_its_stream_did_before(void **state)
         rig_forget(client);
         rig_say(rig, client, text);
         if (backend == NULL) backend = rig_backend(rig, 0);
+        rig_trust(rig, 0);
         expect_body(rig, backend, "0\r\n\r\n", 5);
         assert_int_equal(fake.body_len, 5);
         rig_forget(backend);

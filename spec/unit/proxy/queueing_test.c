@@ -92,6 +92,7 @@ sends_the_body_that_waited_with_its_request(void **state)
     fake_limit = 1;
     struct heard *a = ask(rig, "/a", "");
     struct heard *backend = rig_backend(rig, 0);
+    rig_trust(rig, 0);
     expect_next(rig, backend, "GET /a ");
     struct heard *b = rig_client(rig);
     rig_say(rig, b, "POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");

@@ -573,7 +573,7 @@ verdicts_drop(struct health *health)
         const struct config_service *service = health_service(health, cold.service);
         if (service == NULL || is_probed(health, service)) continue;
         if (cold.state != SLOT_UNPROVEN && cold.state != SLOT_UNHEALTHY) continue;
-        slot_set_state(health->shm, i, SLOT_HEALTHY, "nothing probes it any more");
+        slot_set_state(health->shm, i, SLOT_HEALTHY, "nothing probes it");
     }
 }
 

@@ -7,7 +7,7 @@
 #define REASONS(X)                                                                                           \
     X(NONE, "-", 0, "")                                                                                      \
     X(NO_ROUTE, "no_route", 404, "no route matches this request")                                            \
-    X(NO_ENDPOINTS, "no_endpoints", 503, "the service has no endpoints")                                     \
+    X(NO_ENDPOINTS, "no_endpoints", 503, "the service has no endpoint for this request")                     \
     X(ALL_UNHEALTHY, "all_unhealthy", 503, "no endpoint of the service is healthy")                          \
     X(ALL_FULL, "all_full", 503, "every endpoint of the service is at its limit")                            \
     X(QUEUE_TIMEOUT, "queue_timeout", 503, "the request waited too long for a free endpoint")                \

@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "core/base/text.h"
@@ -26,13 +27,25 @@ help_line(struct strbuf *out, const struct meter_definition *definition)
         definition->kind == METER_GAUGE ? "gauge" : "counter");
 }
 
+/* The fewest that read back to the same number: 0.1, not 0.10000000000000001. */
+static int
+digits(double value)
+{
+    char text[32];
+    for (int count = 15; count < 17; count++) {
+        snprintf(text, sizeof text, "%.*g", count, value);
+        if (strtod(text, NULL) == value) return count;
+    }
+    return 17;
+}
+
 static void
 number(struct strbuf *out, double value)
 {
     if (value >= -9007199254740992.0 && value <= 9007199254740992.0 && value == (double)(int64_t)value)
         strbuf_printf(out, "%lld\n", (long long)value);
     else
-        strbuf_printf(out, "%.17g\n", value);
+        strbuf_printf(out, "%.*g\n", digits(value), value);
 }
 
 static void

@@ -94,13 +94,20 @@ run_log(struct stream *stream)
     uint32_t route = is_same ? filtering->first_route : route_index(generation, filtering->first_id);
     uint32_t service = is_same ? filtering->request.service : service_index(generation, stream->service_id);
     if (!filter_wants_log(generation->script, route, service)) return;
+    const struct endpoint *endpoint =
+        stream->last_slot == SLOT_NONE
+            ? NULL
+            : endpoint_find(stream->proxy, stream->last_slot, stream->last_incarnation);
     struct filter_log log = {.method = stream->parser.head.method_text,
         .path = request->path.len > 0 ? request->path : stream->path,
+        .query = stream->query,
         .host = request->host.len > 0 ? request->host : stream->host,
         .client_ip = request->client_ip,
         .id = stream->request_id,
         .route = slice_of(stream->route_id == UINT32_MAX ? "" : shm_name_text(shm, stream->route_id)),
         .service = slice_of(stream->service_id == UINT32_MAX ? "" : shm_name_text(shm, stream->service_id)),
+        .endpoint = endpoint == NULL ? SLICE_NONE : (struct slice){endpoint->id, endpoint->id_len},
+        .attempts = stream->attempts,
         .route_index = route,
         .ctx = filtering->ctx,
         .status = stream->status,

@@ -72,7 +72,9 @@ struct filter_response {
 
 /* What on_log sees: flat, since its stream left its generation long ago. */
 struct filter_log {
-    struct slice method, path, host, client_ip, id, route, service;
+    struct slice method, path, query, host, client_ip, id, route, service;
+    struct slice endpoint; /* id of the one that was tried last; empty: none was */
+    uint32_t attempts;
     uint32_t route_index; /* of the generation whose on_log runs; SLOT_NONE: it has gone */
     const char *ctx;      /* what filter_ctx gave; NULL: none */
     int status;

@@ -629,8 +629,18 @@ fg_log_text(const struct fg_log_request *view, uint32_t which, struct fg_slice *
     case FG_LOG_ID: return give(log->id, out);
     case FG_LOG_ROUTE: return give(log->route, out);
     case FG_LOG_SERVICE: return give(log->service, out);
+    case FG_LOG_QUERY: return give(log->query, out);
     }
     return FG_NO;
+}
+
+int
+fg_log_endpoint(const struct fg_log_response *view, struct fg_slice *out)
+{
+    guard_point();
+    const struct filter_log *log = view == NULL ? NULL : (const struct filter_log *)(uintptr_t)view->handle;
+    if (log == NULL) return FG_OVER;
+    return log->endpoint.len == 0 ? FG_NO : give(log->endpoint, out);
 }
 
 int
@@ -652,6 +662,7 @@ fg_log_number(const struct fg_log_response *view, uint32_t which)
     case FG_LOG_STATUS: return log->status;
     case FG_LOG_BYTES: return (double)log->bytes;
     case FG_LOG_DURATION: return (double)log->duration_us / 1e6;
+    case FG_LOG_ATTEMPTS: return log->attempts;
     }
     return 0;
 }

@@ -31,9 +31,10 @@ enum fg_log_text {
     FG_LOG_CLIENT_IP,
     FG_LOG_ID,
     FG_LOG_ROUTE,
-    FG_LOG_SERVICE
+    FG_LOG_SERVICE,
+    FG_LOG_QUERY
 };
-enum fg_log_number { FG_LOG_STATUS, FG_LOG_BYTES, FG_LOG_DURATION };
+enum fg_log_number { FG_LOG_STATUS, FG_LOG_BYTES, FG_LOG_DURATION, FG_LOG_ATTEMPTS };
 enum fg_edit { FG_SET, FG_ADD, FG_REMOVE };
 enum fg_change {
     FG_SET_PATH,
@@ -99,6 +100,7 @@ int fg_stage_chunk(struct script *script, struct fg_slice *out);
 
 /* on_log. 1, 0 or -1 as above. */
 int fg_log_text(const struct fg_log_request *request, uint32_t which, struct fg_slice *out);
+int fg_log_endpoint(const struct fg_log_response *response, struct fg_slice *out);
 int fg_log_reason(const struct fg_log_response *response, struct fg_slice *out);
 double fg_log_number(const struct fg_log_response *response, uint32_t which); /* -1: over */
 

@@ -33,6 +33,7 @@ int fg_response_on_body(const struct fg_response *response, uint32_t number);
 int fg_response_compress(const struct fg_response *response, uint32_t encoding, uint32_t level);
 int fg_stage_chunk(struct script *script, struct fg_slice *out);
 int fg_log_text(const struct fg_log_request *request, uint32_t which, struct fg_slice *out);
+int fg_log_endpoint(const struct fg_log_response *response, struct fg_slice *out);
 int fg_log_reason(const struct fg_log_response *response, struct fg_slice *out);
 double fg_log_number(const struct fg_log_response *response, uint32_t which);
 ]]
@@ -40,8 +41,8 @@ double fg_log_number(const struct fg_log_response *response, uint32_t which);
 return {
     ID = 0, SCHEME = 1, ROUTE = 2, SERVICE = 3,                              -- enum fg_filter_text
     LOG_METHOD = 0, LOG_PATH = 1, LOG_HOST = 2, LOG_CLIENT_IP = 3, LOG_ID = 4, LOG_ROUTE = 5,
-    LOG_SERVICE = 6,                                                         -- enum fg_log_text
-    LOG_STATUS = 0, LOG_BYTES = 1, LOG_DURATION = 2,                         -- enum fg_log_number
+    LOG_SERVICE = 6, LOG_QUERY = 7,                                          -- enum fg_log_text
+    LOG_STATUS = 0, LOG_BYTES = 1, LOG_DURATION = 2, LOG_ATTEMPTS = 3,       -- enum fg_log_number
     SET = 0, ADD = 1, REMOVE = 2,                                            -- enum fg_edit
     SET_PATH = 0, SET_QUERY = 1, SET_HOST = 2, SET_METHOD = 3, SET_SERVICE = 4, SET_ROUTE = 5,
     SET_BODY = 6,                                                            -- enum fg_change

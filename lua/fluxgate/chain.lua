@@ -331,12 +331,14 @@ local function run_log(entries, request, result)
     local row = fakes.data(request)
     local view = {
         method = row.method, path = row.path, host = row.host, client_ip = row.client_ip, id = row.id,
-        route = row.route, service = row.service, ctx = {}, header = over, headers = over, cookie = over,
+        query = row.query, route = row.route, service = row.service, ctx = {},
+        header = over, headers = over, cookie = over,
     }
     for key, value in pairs(row.ctx) do
         if type(value) ~= "table" and type(value) ~= "function" then view.ctx[key] = value end
     end
     local seen = { status = result.status, bytes = #(result.body or ""), duration = 0, reason = result.reason,
+        endpoint = result.endpoint, attempts = result.forwarded and 1 or 0,
         header = over, headers = over }
     for i = #entries, 1, -1 do
         local filter = entries[i].filter
@@ -417,6 +419,7 @@ function chain.run(wait, entries, request, endpoint)
         if given.failure then return answer_failure(entries, request, result, given.failure) end
     end
     local response = reply(request, given, given.backend)
+    result.endpoint = given.backend and given.backend.id
     local view = view_of(response)
     row.phase = "on_response"
     response.is_own = row.answer ~= nil or nil

@@ -41,6 +41,10 @@ local backend_view = view("backend", BACKEND, {})
 local TIERS = { healthy = 1, suspect = 1, unproven = 2, ejected = 3 }
 local STATES = "healthy, unproven, suspect, unhealthy, ejected, draining, maintenance, gone"
 
+function fakes.is_state(state)
+    return (", " .. STATES .. ","):find(", " .. tostring(state) .. ",", 1, true) ~= nil
+end
+
 -- At the line of the spec, which called what calls this.
 local function check_backend(what, fields)
     if type(fields) ~= "table" then error(what .. ": expected tables, got a " .. type(fields), 5) end
@@ -48,7 +52,7 @@ local function check_backend(what, fields)
         if not BACKEND[key] then error(what .. ": there is no field '" .. tostring(key) .. "'", 5) end
     end
     local state = fields.state
-    if state ~= nil and not (", " .. STATES .. ","):find(", " .. tostring(state) .. ",", 1, true) then
+    if state ~= nil and not fakes.is_state(state) then
         error(("%s: there is no state '%s'; there are %s"):format(what, tostring(state), STATES), 5)
     end
 end
@@ -125,7 +129,9 @@ local BINDABLE = { healthy = true, suspect = true, unproven = true, ejected = tr
 local methods = {}
 
 local function check_name(value, what)
-    if type(value) ~= "string" then error(what .. ": the name must be a string, got " .. type(value), 3) end
+    if type(value) == "string" then return end
+    local hint = value == nil and "; is there a '.' where a ':' belongs?" or ""
+    error(what .. ": the name must be a string, got " .. type(value) .. hint, 3)
 end
 
 function methods:header(name)

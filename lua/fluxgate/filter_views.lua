@@ -36,8 +36,9 @@ local function text_of(value, what, level)
 end
 
 local function name_of(name, what, level)
-    if type(name) ~= "string" then error(what .. ": the name is no token", level or 3) end
-    return name
+    if type(name) == "string" then return name end
+    local hint = name == nil and "; is there a '.' where a ':' belongs?" or ""
+    error(what .. ": the name is no token" .. hint, level or 3)
 end
 
 -- requests
@@ -247,10 +248,12 @@ local log_fields = {
     method = log_text(filter.LOG_METHOD), path = log_text(filter.LOG_PATH), host = log_text(filter.LOG_HOST),
     client_ip = log_text(filter.LOG_CLIENT_IP), id = log_text(filter.LOG_ID),
     route = log_text(filter.LOG_ROUTE), service = log_text(filter.LOG_SERVICE),
+    query = log_text(filter.LOG_QUERY),
 }
 local log_result = {
     status = log_number(filter.LOG_STATUS), bytes = log_number(filter.LOG_BYTES),
-    duration = log_number(filter.LOG_DURATION),
+    duration = log_number(filter.LOG_DURATION), attempts = log_number(filter.LOG_ATTEMPTS),
+    endpoint = function(self) return given(C.fg_log_endpoint(self, out)) end,
     reason = function(self) return given(C.fg_log_reason(self, out)) end,
 }
 

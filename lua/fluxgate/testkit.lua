@@ -274,6 +274,9 @@ function kit.judge(policy, backend, results, first_state)
     if type(results) ~= "table" or (results[1] == nil and next(results) ~= nil) then
         error("kit.judge: expected a list of results", 2)
     end
+    if first_state ~= nil and not fakes.is_state(first_state) then
+        error("kit.judge: there is no state '" .. tostring(first_state) .. "'", 2)
+    end
     for _, result in ipairs(results) do arguments.known("kit.judge: result", result, RESULT) end
     local current, rise, fall, states = first_state or "unproven", 0, 0, {}
     for i, result in ipairs(results) do

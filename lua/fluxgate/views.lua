@@ -127,7 +127,9 @@ local function request_text(which)
 end
 
 local function check_name(value, what)
-    if type(value) ~= "string" then error(what .. ": the name must be a string, got " .. type(value), 3) end
+    if type(value) == "string" then return end
+    local hint = value == nil and "; is there a '.' where a ':' belongs?" or ""
+    error(what .. ": the name must be a string, got " .. type(value) .. hint, 3)
 end
 
 local function context_of(self)

@@ -677,6 +677,7 @@ function Response:compress(encoding, level) end
 ---@class LogRequest
 ---@field method string
 ---@field path string
+---@field query string
 ---@field host string
 ---@field client_ip string
 ---@field id string
@@ -689,3 +690,5 @@ function Response:compress(encoding, level) end
 ---@field bytes number sent
 ---@field duration number seconds
 ---@field reason string? why it failed, such as "filter_denied"
+---@field endpoint string? id of the endpoint that was tried last; nil where none was
+---@field attempts integer how many were tried

@@ -206,13 +206,16 @@ end]])
     it("see each request's end in on_log, answered or not", function()
         local logs = filter("logs", [[
 function F:on_request(r) r.ctx.who = r:header("x-who") end
-function F:on_log(r, a) gateway.log("info", ("seen %s %s %d %s"):format(tostring(r.ctx.who), r.path, a.status, tostring(a.reason))) end]])
+function F:on_log(r, a)
+    local text = ("seen %s %s?%s %d %s"):format(tostring(r.ctx.who), r.path, r.query, a.status, tostring(a.reason))
+    gateway.log("info", text .. (" by %s in %d"):format(tostring(a.endpoint), a.attempts))
+end]])
         local gateway = support.gateway { config = config(web, route("/a", logs) .. route("/dead", logs, "service: dead"),
             { services = '  dead: { endpoints: [ "127.0.0.1:1" ] }\n' }) }
-        support.curl("-H", "X-Who: ann", gateway:url("/a"))
+        support.curl("-H", "X-Who: ann", gateway:url("/a?b=c"))
         support.curl("-H", "X-Who: bob", gateway:url("/dead"))
-        log_has(gateway, "seen ann /a 200 ")
-        log_has(gateway, "seen bob /dead 502 connect_refused")
+        log_has(gateway, "seen ann /a?b=c 200 nil by " .. web.address .. " in 1")
+        log_has(gateway, "seen bob /dead? 502 connect_refused by 127.0.0.1:1 in 1")
     end)
 
     it("move a request to another route and service", function()

@@ -104,7 +104,7 @@ describe("lua/meta/fluxgate.lua", function()
         assert.same(keys(classes.FilterRequest), found("function methods:([%w_]+)", "changer%(\"([%w_]+)", "\nfields%.([%w_]+)"))
         assert.same(keys(classes.Response), found("function replies:([%w_]+)", "function reply_fields%.([%w_]+)"))
         assert.same(keys(classes.LogRequest), found("([%w_]+) = log_text", "function log_fields%.([%w_]+)"))
-        assert.same(keys(classes.LogResponse), found("([%w_]+) = log_number", "\n    (reason) = function"))
+        assert.same(keys(classes.LogResponse), found("([%w_]+) = log_number", "([%w_]+) = function%(self%) return given%(C.fg_log_"))
     end)
 end)
 

@@ -160,6 +160,7 @@ describe("a mistake of a spec", function()
         ["a failure that is none"] = { function() kit.run(filter, {}, { failure = "bad_luck" }) end, "kit.run: there is no failure 'bad_luck'" },
         ["an answer of fetch that is missing"] = { function() kit.on_fetch("x") end, "kit.on_fetch: expected an answer" },
         ["one result instead of a list"] = { function() kit.judge({}, fleet.a, { ok = true }) end, "kit.judge: expected a list of results" },
+        ["a first state that is none"] = { function() kit.judge({}, fleet.a, {}, "well") end, "kit.judge: there is no state 'well'" },
         ["a window of nobody"] = { function() kit.observe({}, fleet, { b = {} }) end, "kit.observe: no backend 'b'" },
     } do
         it("is told: " .. what, function()
@@ -177,7 +178,7 @@ describe("what the gateway refuses", function()
         ["request:set_cookie('a', 'b', { path = '/\\r\\n' })"] = "the path must begin with '/'",
         ["request:set_cookie('a', 'b', { domain = 'x; y' })"] = "the domain is no host name",
         ["request:set_cookie('a', 'b', { maxage = 1 })"] = "there is no option 'maxage'",
-        ["request:header()"] = "request:header: the name must be a string, got nil",
+        ["request:header()"] = "request:header: the name must be a string, got nil; is there a '.' where a ':' belongs?",
         ["request:cookie(7)"] = "request:cookie: the name must be a string, got number",
         ["request:set_header('a', 'b')"] = "only filters may do that: this request is in pick()",
         ["local x = request.service"] = "request.service: only filters have it",

@@ -46,11 +46,39 @@ metrics_of_scripts_are_shown_with_everything_escaped(void **state)
     shm_destroy(shm);
 }
 
+static void
+a_value_is_shown_with_the_fewest_digits_that_read_back(void **state)
+{
+    static const struct {
+        double value;
+        const char *text;
+    } rows[] = {{0.1, "depth 0.1\n"}, {0.95, "depth 0.95\n"}, {1e-7, "depth 1e-07\n"},
+        {0.1 + 0.2, "depth 0.30000000000000004\n"}, {1.0 / 3, "depth 0.3333333333333333\n"}};
+    (void)state;
+    bool is_other;
+    struct shm *shm =
+        shm_create(&(struct shm_params){.max_endpoints = 4, .stats_bytes = stats_region_bytes()});
+    assert_non_null(shm);
+    struct meter_definition gauge = {
+        .kind = METER_GAUGE, .name = SLICE_LIT("depth"), .help = SLICE_LIT("Depth.")};
+    uint32_t depth = meter_define(shm, &gauge);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct strbuf out = {0};
+        meter_set(meter_series(shm, depth, NULL, 0, &is_other), rows[i].value);
+        stats_expose(shm, 1, &out);
+        assert_false(out.failed);
+        assert_non_null(strstr(out.at, rows[i].text));
+        strbuf_fini(&out);
+    }
+    shm_destroy(shm);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(metrics_of_scripts_are_shown_with_everything_escaped),
+        cmocka_unit_test(a_value_is_shown_with_the_fewest_digits_that_read_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -107,10 +107,10 @@ tells_the_gateways_own_answer_as_a_failure(void **state)
     (void)state;
     free(fetch_with(rig, (struct asked){.url = "service://wab/"}, REASON_NO_ROUTE));
     expect_told(rig, fetch_url(rig, "service://web/"), REASON_NO_ENDPOINTS,
-        "service web: the service has no endpoints");
+        "service web: the service has no endpoint for this request");
     expect_told(rig, fetch_url(rig, "service://web/%%00"), REASON_BAD_REQUEST, "forbidden escape");
     expect_told(rig, fetch_with(rig, (struct asked){.method = "HEAD", .url = "service://web/"}, REASON_NONE),
-        REASON_NO_ENDPOINTS, "the service has no endpoints");
+        REASON_NO_ENDPOINTS, "the service has no endpoint for this request");
 
     rig->backend[0] = rig_listen(&rig->backend_port[0]);
     rig_add_backend(rig, 0, "");

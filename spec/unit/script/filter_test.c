@@ -351,6 +351,7 @@ shares_ctx_with_pick_and_on_log(void **state)
         "== 1.5) "
         "assert(c.deep == nil and c.picked == c.user .. '!' and r.ctx == c) "
         "assert(r.method == 'GET' and r.route == 'first' and r.service == 'a' and a.status == 200) "
+        "assert(r.query == 'a=1' and a.endpoint == 'e1' and a.attempts == 2) "
         "assert(a.bytes == 10 and a.duration == 0.5 and a.reason == nil) "
         "assert(not pcall(r.header, r, 'x') and not pcall(gateway.sleep, 1)) "
         "F.kept = r gateway.log('warn', 'seen') F.count = (F.count or 0) + 1 end "
@@ -366,6 +367,9 @@ shares_ctx_with_pick_and_on_log(void **state)
     struct arena kept = {0};
     struct filter_log log = {.method = SLICE_LIT("GET"),
         .path = SLICE_LIT("/things"),
+        .query = SLICE_LIT("a=1"),
+        .endpoint = SLICE_LIT("e1"),
+        .attempts = 2,
         .host = SLICE_LIT("h"),
         .route = SLICE_LIT("first"),
         .service = SLICE_LIT("a"),

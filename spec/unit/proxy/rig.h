@@ -27,7 +27,7 @@
 #include "core/shm/ring.h"
 #include "spec/unit/proxy/fake_filter.h"
 
-enum { BACKENDS = 3, RIG_PATIENCE_US = 8000000 };
+enum { BACKENDS = 3, RIG_PATIENCE_US = 30000000 };
 
 struct rig {
     struct event_base *base;

@@ -363,7 +363,7 @@ attempt_fail(struct stream *stream, enum reason reason)
 {
     struct proxy *proxy = stream->proxy;
     enum retry_verdict verdict = decide(stream, reason);
-    stream->nudge_us = 0;
+    stream_calm(stream);
     if (stream->pooled && stream->upstream != NULL && reason == REASON_RESET_BEFORE_HEADERS)
         upstream_note_end(stream->upstream);
     if (verdict == RETRY_SAME) {

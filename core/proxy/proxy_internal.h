@@ -532,6 +532,8 @@ void stream_release_generation(struct stream *stream);
 const char *stream_state_word(enum stream_state state);
 void stream_client_gone(struct stream *stream);
 bool stream_is_reset(const struct stream *stream); /* the client's socket saw RST */
+/* Nobody waits for leave to send a body any more; a client that said FIN is still asked whether it is there. */
+void stream_calm(struct stream *stream);
 
 /* request.c: `in` holds (more of) a request head; reads more of it */
 void request_on_bytes(struct stream *stream);

@@ -46,7 +46,7 @@ take_interim(struct stream *stream)
     bool is_repeated = status == 100 && (stream->interims > 0 || !stream->parser.head.expect_continue);
     stream->interims++;
     if (stream->interims > INTERIM_MAX) return false;
-    if (status == 100) stream->nudge_us = 0;
+    if (status == 100) stream_calm(stream);
     if (stream->parser.head.minor == 1 && !is_repeated && !forward_interim(stream)) return false;
     h1_response_init(&stream->response, &stream->arena,
         &(struct h1_limits){limits->header_bytes, limits->headers, 0, 0, true}, stream->parser.head.method);

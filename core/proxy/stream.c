@@ -76,6 +76,13 @@ may_wait_for_body(enum stream_state state)
     return (states >> state & 1u) != 0;
 }
 
+static void
+set_deadline(struct stream *stream)
+{
+    bool is_nudged = stream->nudge_us != 0 && stream->nudge_us < stream->due_us;
+    deadline_set(stream->proxy, &stream->conn->deadline, is_nudged ? stream->nudge_us : stream->due_us);
+}
+
 void
 stream_arm(struct stream *stream)
 {
@@ -98,8 +105,7 @@ stream_arm(struct stream *stream)
         relay_is_flushed(&stream->down) && proxy->now_us + ENDED_US < due_us)
         due_us = proxy->now_us + ENDED_US;
     stream->due_us = due_us;
-    if (stream->nudge_us != 0 && stream->nudge_us < due_us) due_us = stream->nudge_us;
-    deadline_set(proxy, &stream->conn->deadline, due_us);
+    set_deadline(stream);
 }
 
 /* life */
@@ -280,6 +286,16 @@ stream_client_gone(struct stream *stream)
 
 /* what the client's socket says */
 
+void
+stream_calm(struct stream *stream)
+{
+    bool is_asked = UNLIKELY(stream->conn->input == INPUT_ENDED) && stream->parser.head.minor != 0;
+    if (!is_asked)
+        stream->nudge_us = 0;
+    else if (stream->nudge_us == 0) /* its FIN came during the request before */
+        stream->nudge_us = stream->proxy->now_us + NUDGE_US;
+}
+
 /* Whether what was read holds the request to its end. Where it is broken its end is not awaited either. */
 static bool
 is_whole(struct stream *stream)
@@ -392,16 +408,12 @@ stream_is_reset(const struct stream *stream)
 static void
 nudge(struct stream *stream)
 {
-    uint64_t due_us = stream->due_us;
-    struct conn *conn = stream->conn;
-    stream->nudge_us = conn->input == INPUT_ENDED ? stream->proxy->now_us + NUDGE_AGAIN_US : 0;
+    stream->nudge_us = stream->conn->input == INPUT_ENDED ? stream->proxy->now_us + NUDGE_AGAIN_US : 0;
     if (stream->interims == 0)
         response_send_continue(stream);
     else if (stream_is_reset(stream))
         stream_client_gone(stream);
-    if (stream->state == STREAM_CLOSED) return;
-    if (stream->nudge_us != 0 && stream->nudge_us < due_us) due_us = stream->nudge_us;
-    deadline_set(stream->proxy, &conn->deadline, due_us);
+    if (stream->state != STREAM_CLOSED) set_deadline(stream);
 }
 
 /* The client's socket has not been writable for as long as it may be. */
@@ -421,8 +433,11 @@ void
 stream_on_timeout(struct stream *stream)
 {
     struct proxy *proxy = stream->proxy;
-    if (stream->nudge_us != 0 && stream->nudge_us <= proxy->now_us && proxy->now_us < stream->due_us) {
-        nudge(stream);
+    if (proxy->now_us < stream->due_us) { /* the nudge's time, be it that nobody needs that any more */
+        if (stream->nudge_us != 0 && stream->nudge_us <= proxy->now_us)
+            nudge(stream);
+        else
+            set_deadline(stream);
         return;
     }
     switch (stream->state) {

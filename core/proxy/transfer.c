@@ -117,7 +117,7 @@ stream_pump_up(struct stream *stream, bool may_read)
         }
         if (up->state == RELAY_ENDED) {
             up->state = RELAY_DONE;
-            stream->nudge_us = 0;
+            stream_calm(stream);
             upstream_want_write(stream->upstream, false);
             stream_arm(stream);
             return;

@@ -320,7 +320,7 @@ decide(const struct stream *stream, enum reason reason)
         .per_try = stream->per_try_us != 0 && stream->proxy->now_us >= stream->picked_us + stream->per_try_us,
         .attempts = stream->attempts,
     };
-    return is_late(stream) ? RETRY_NO : retry_decide(retry_config(stream), &retry);
+    return is_late(stream) ? RETRY_NO : retry_decide(stream->retry, &retry);
 }
 
 /* The attempt is over: its endpoint is not tried again while there are others. */
@@ -339,7 +339,7 @@ may_retry(struct stream *stream, enum retry_verdict verdict)
 {
     struct proxy *proxy = stream->proxy;
     if (verdict != RETRY_OTHER ||
-        !budget_take_retry(proxy->shm, proxy->worker, retry_config(stream)->budget_percent, proxy->now_us))
+        !budget_take_retry(proxy->shm, proxy->worker, stream->retry->budget_percent, proxy->now_us))
         return false;
     atomic_fetch_add_explicit(&proxy->totals->retries, 1, memory_order_relaxed);
     return true;
@@ -349,7 +349,7 @@ bool
 attempt_replay(struct stream *stream)
 {
     const struct h1_head *answer = &stream->response.head;
-    if (!config_retry_has_status(retry_config(stream), answer->status)) return false;
+    if (!config_retry_has_status(stream->retry, answer->status)) return false;
     if (stream->up.state != RELAY_DONE || !may_retry(stream, decide(stream, REASON_NONE))) return false;
     attempt_observe(stream, answer->status, REASON_NONE, &answer->headers);
     leave_endpoint(stream);

@@ -338,9 +338,10 @@ struct stream {
     struct slice path, query; /* normal form as matched; query as it came */
     struct slice target;      /* path after rewrite, before the endpoint's prefix */
     struct slice host, request_id, upgrade_list;
-    const struct config_route *route;           /* while the generation is pinned */
+    const struct config_route *route; /* while the generation is pinned */
+    const struct config_retry *retry; /* the same: of the route, or of the service in `generation` */
     uint32_t route_id, service_id, strategy_id; /* shm names; UINT32_MAX */
-    struct script_request request;
+    struct script_request request;              /* its `service` is an index in stream_picker's config */
     uint32_t head_bytes;
     struct filtering *filtering; /* filtering.h; NULL: neither its route nor its service has filters */
 
@@ -532,7 +533,8 @@ void stream_release_generation(struct stream *stream);
 const char *stream_state_word(enum stream_state state);
 void stream_client_gone(struct stream *stream);
 bool stream_is_reset(const struct stream *stream); /* the client's socket saw RST */
-/* Nobody waits for leave to send a body any more; a client that said FIN is still asked whether it is there. */
+/* Nobody waits for leave to send a body any more; a client that said FIN is still asked whether it is there.
+ */
 void stream_calm(struct stream *stream);
 
 /* request.c: `in` holds (more of) a request head; reads more of it */
@@ -747,8 +749,6 @@ struct retry_case {
 enum retry_verdict { RETRY_NO, RETRY_SAME, RETRY_OTHER };
 /* SAME: on a fresh connection to the same endpoint, for the pooled one was stale; OTHER: another endpoint. */
 enum retry_verdict retry_decide(const struct config_retry *config, const struct retry_case *retry);
-/* The stream's own; while its generation is pinned. */
-const struct config_retry *retry_config(const struct stream *stream);
 /* Before the next attempt on an endpoint that failed already, after `attempts` (at least 1). */
 uint64_t retry_backoff_us(uint32_t attempts, uint64_t random);
 void budget_count_request(struct shm_budget *budget, uint64_t now_us); /* the worker's own */

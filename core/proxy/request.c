@@ -126,6 +126,8 @@ settle(struct stream *stream, uint32_t service)
                                                                        : config->services[service].timeouts;
     const struct config_body_limits *limits =
         route->own_limits || route->target_count == 1 ? &route->body : &config->services[service].body;
+    stream->retry =
+        route->own_retry || route->target_count == 1 ? &route->retry : &config->services[service].retry;
     if (!limit_body(stream, limits->bytes)) return false;
     stream->service_id = route_service_id(table, service);
     stream->strategy_id = route_strategy_id(table, service);
@@ -140,7 +142,7 @@ send_on(struct stream *stream)
         reply_reason(stream, REASON_SHED, 0, NULL);
         return;
     }
-    stream->per_try_us = retry_config(stream)->per_try;
+    stream->per_try_us = stream->retry->per_try;
     budget_count_request(&stream->proxy->block->budget, stream->proxy->now_us);
     attempt_begin(stream);
 }

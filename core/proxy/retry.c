@@ -2,15 +2,6 @@
 
 enum { BUDGET_PER_SECOND = 10, BACKOFF_US = 25000, BACKOFF_DOUBLINGS = 4 };
 
-const struct config_retry *
-retry_config(const struct stream *stream)
-{
-    const struct config_route *route = stream->route;
-    return route->own_retry || route->target_count == 1
-               ? &route->retry
-               : &stream->generation->config->services[stream->request.service].retry;
-}
-
 /* What failed before a byte of the request went out was never executed, whatever the method (RFC 9110
  * §9.2.2); what went out may have been, and only an idempotent request may be sent again. */
 enum retry_verdict

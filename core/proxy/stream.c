@@ -164,6 +164,7 @@ stream_release_generation(struct stream *stream)
     if (stream->generation == NULL) return;
     script_request_done(stream_picker(stream)->script, &stream->request);
     stream->route = NULL;
+    stream->retry = NULL;
     generation_put(&stream->picker);
     generation_put(&stream->generation);
 }

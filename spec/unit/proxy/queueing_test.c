@@ -364,6 +364,45 @@ a_reload_without_the_service_answers_who_waits(void **state)
     rig_free(rig);
 }
 
+/* A route over two services, of which the second gets nothing: such a route has no retry of its own. */
+#define SPLIT(services)                                                                                      \
+    "listeners: [ { address: 127.0.0.1:0 } ]\nworkers: 1\n"                                                  \
+    "routes: [ { match: { path_prefix: / }, service: { web: 1, idle: 0 } } ]\n"                              \
+    "services:\n" services "log: { level: info, format: logfmt, access: \"-\" }\n"
+#define SERVICE(name, keys)                                                                                  \
+    "  " name ": { endpoints: [ \"127.0.0.1:1\" ], limits: { active_per_endpoint: 1, queue: 9 }" keys " }\n"
+
+/* Whoever waited is picked by the newest generation, in which its service has another number; its retries are
+ * those of its own, whose services that number does not count. */
+static void
+a_reload_that_moves_services_leaves_who_waits_its_retries(void **state)
+{
+    static const char *const after[] = {
+        SPLIT(SERVICE("web", ", retry: { attempts: 2 }") SERVICE("idle", ", retry: { attempts: 2 }")),
+        SPLIT(SERVICE("idle", ", retry: { attempts: 2 }") SERVICE("a", "") SERVICE("b", "") SERVICE("c", "")
+                SERVICE("web", ", retry: { attempts: 2 }"))};
+    (void)state;
+    for (size_t i = 0; i < sizeof after / sizeof after[0]; i++) {
+        struct rig *rig = rig_new(
+            SPLIT(SERVICE("idle", ", retry: { attempts: 2 }") SERVICE("web", ", retry: { attempts: 0 }")), 1);
+        fake_limit = 1;
+        struct heard *a = ask(rig, "/a", ""), *backend = rig_backend(rig, 0);
+        expect_next(rig, backend, "GET /a ");
+        struct heard *b = wait_as(rig, 1, "/b", "");
+        rig_use(rig, after[i]);
+        answer(rig, backend, a);
+        expect_next(rig, backend, "GET /b ");
+        rig_hang_up(backend); /* stale, for all that we know: once more */
+        backend = rig_backend(rig, 0);
+        expect_next(rig, backend, "GET /b ");
+        rig_hang_up(backend);
+        rig_expect(rig, b, "HTTP/1.1 502 ");
+        assert_false(rig_has_connection(rig, 0));
+        rig_hang_up(b);
+        rig_free(rig);
+    }
+}
+
 static void
 on_drained(void *context)
 {
@@ -513,6 +552,7 @@ main(void)
         cmocka_unit_test(an_endpoints_death_strands_nobody),
         cmocka_unit_test(a_reload_that_raises_or_drops_the_limit_serves_who_waits),
         cmocka_unit_test(a_reload_without_the_service_answers_who_waits),
+        cmocka_unit_test(a_reload_that_moves_services_leaves_who_waits_its_retries),
         cmocka_unit_test(draining_serves_who_waits_and_answers_who_waits_too_long),
         cmocka_unit_test(waits_by_a_limit_that_only_the_script_knows),
         cmocka_unit_test(keeps_the_order_over_workers_that_wake_each_other),

@@ -11,6 +11,7 @@
 enum { HELD_MAX = 64, BODY_BYTES = 64 << 10, CONNECTIONS = 256 };
 /* What a replaced server's last calls may take; a held reload ends well before. */
 enum { RETIRE_US = 60000000 };
+enum { LEAVE_US = 2000000 };
 
 bool
 admin_is_ready(const struct admin *admin)
@@ -377,6 +378,17 @@ admin_reloaded(struct admin *admin, bool ok, const char *message)
         reply_text(held->call, ok ? 200 : 422, message);
         free(held);
     }
+}
+
+bool
+admin_leave(struct admin *admin, void (*done)(void *context), void *context)
+{
+    if (admin->held != NULL) return false;
+    if (admin->server == NULL)
+        done(context);
+    else
+        serve_drain(admin->server->serve, LEAVE_US, done, context);
+    return true;
 }
 
 void

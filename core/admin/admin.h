@@ -37,6 +37,10 @@ void admin_use(struct admin *admin, const struct config *config, struct script *
 /* Answers every POST /reload that is held, so it is called for a verdict on files as they were after the last
  * request_reload only. */
 void admin_reloaded(struct admin *admin, bool ok, const char *message);
+/* Before this process ends: no new calls, which wait in the socket for the next one; `done` comes once the
+ * present ones are over. False: one of them waits for a reload; ask again. */
+MUST_CHECK
+bool admin_leave(struct admin *admin, void (*done)(void *context), void *context);
 void admin_free(struct admin *admin);
 
 #endif

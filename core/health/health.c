@@ -528,6 +528,19 @@ health_refresh(struct health *health)
     queue_pump(health);
 }
 
+/* What a policy does is not known while it is in quarantine from the start. */
+static void
+policies_follow(struct health *health)
+{
+    for (size_t i = 0; i < health->config->service_count; i++) {
+        const struct config_service *service = &health->config->services[i];
+        struct service_counts *counts = &health->counts[i];
+        counts->window_us = script_policy_window_us(health->script, (uint32_t)i);
+        if (counts->is_probed != is_probed(health, service)) health->version = UINT64_MAX;
+        counts->is_probed = is_probed(health, service);
+    }
+}
+
 static void
 on_scan(evutil_socket_t fd, short what, void *context)
 {
@@ -535,6 +548,7 @@ on_scan(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     if (health->config == NULL) return;
+    policies_follow(health);
     health_refresh(health);
     passive_scan(health, clock_now_us());
 }
@@ -620,7 +634,6 @@ health_use(struct health *health, const struct config *config, struct script *sc
         const uint32_t id = shm_name_find(health->shm, slice_of(config->services[i].name));
         const uint32_t old = id < SHM_NAMES_MAX ? health->service_of[id] : SLOT_NONE;
         if (old != SLOT_NONE) counts[i].in_panic = health->counts[old].in_panic;
-        counts[i].window_us = script_policy_window_us(script, (uint32_t)i);
         counts[i].judges_well = pace_trusts(&config->services[i].health.policy);
         counts[i].observes_well = pace_trusts(config->services[i].health.passive.name == NULL
                                                   ? &config->services[i].health.policy
@@ -636,6 +649,7 @@ health_use(struct health *health, const struct config *config, struct script *sc
         if (id < SHM_NAMES_MAX) health->service_of[id] = (uint32_t)i;
     }
     verdicts_drop(health);
+    policies_follow(health);
     health->version = UINT64_MAX;
     health_refresh(health);
     targets_reschedule(health);

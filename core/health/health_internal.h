@@ -104,14 +104,16 @@ struct service_counts { /* of one scan */
     /* these outlive the scan */
     bool in_panic;
     uint64_t window_us, window_due_us; /* of who observes; 0: nobody does */
+    bool is_probed;                    /* as it was when the targets got their duties */
     bool judges_well, observes_well;   /* its policy did when it was last called */
 };
 
-/* Whose policies are called. */
+/* Whose policies are called. All but the last await the timer, for the next. */
 enum pace {
+    PACE_REST,      /* nobody's */
+    PACE_PROVEN,    /* theirs that answered last time */
+    PACE_UNDER_WAY, /* and those whose probe has begun */
     PACE_ALL,
-    PACE_REST,   /* nobody's; awaits the timer, for PACE_PROVEN */
-    PACE_PROVEN, /* theirs that answered last time; awaits the timer, for PACE_ALL */
 };
 
 struct health {
@@ -127,7 +129,7 @@ struct health {
     uint32_t cap;
     uint64_t version; /* shm_endpoints_version last looked at */
     struct event *scan;
-    enum pace pace; /* pace.c writes it */
+    enum pace pace; /* pace.c alone writes it */
     struct event *pace_timer;
     struct target_queue waiting;
     uint32_t active, queued;
@@ -159,7 +161,7 @@ MUST_CHECK
 bool pace_init(struct health *health);
 /* One of ours: it counts as proven until it fails. */
 bool pace_trusts(const struct config_plugin *plugin);
-/* May the policy be called for it now? True where none would be. */
+/* May the policy be called for a new probe now? True where none would be. */
 bool pace_allows_probe(const struct target *target);
 bool pace_allows_observer(const struct health *health, const struct service_counts *counts);
 

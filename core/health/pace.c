@@ -13,7 +13,8 @@
 #include "core/config/bundle.h"
 
 /* A call that overran took 250 to 500 ms. */
-enum { REST_US = 100000, PROVEN_US = 150000 };
+static const suseconds_t spans_us[] = {
+    [PACE_REST] = 100000, [PACE_PROVEN] = 150000, [PACE_UNDER_WAY] = 100000};
 
 bool
 pace_allows_probe(const struct target *target)
@@ -21,14 +22,14 @@ pace_allows_probe(const struct target *target)
     struct health *health = target->health;
     if (health->pace == PACE_ALL || target->duty != DUTY_POLICY) return true;
     const struct service_counts *counts = counts_of(health, target->service);
-    return counts == NULL || (health->pace == PACE_PROVEN && counts->judges_well);
+    return counts == NULL || (health->pace != PACE_REST && counts->judges_well);
 }
 
 bool
 pace_allows_observer(const struct health *health, const struct service_counts *counts)
 {
     if (health->pace == PACE_ALL || counts->window_us == 0) return true;
-    return health->pace == PACE_PROVEN && counts->observes_well;
+    return health->pace != PACE_REST && counts->observes_well;
 }
 
 bool
@@ -39,14 +40,13 @@ pace_trusts(const struct config_plugin *plugin)
            plugin->file[len] == '/';
 }
 
-static bool
-pace_set(struct health *health, enum pace pace, suseconds_t us)
+static void
+pace_set(struct health *health, enum pace pace)
 {
     health->pace = pace;
-    if (event_add(health->pace_timer, &(struct timeval){0, us}) == 0) return true;
+    if (pace == PACE_ALL || event_add(health->pace_timer, &(struct timeval){0, spans_us[pace]}) == 0) return;
     log_warnx("timer failed");
     health->pace = PACE_ALL;
-    return false;
 }
 
 static void
@@ -55,10 +55,11 @@ on_pace_timer(evutil_socket_t fd, short what, void *context)
     struct health *health = context;
     (void)fd;
     (void)what;
-    if (health->pace == PACE_PROVEN || !pace_set(health, PACE_PROVEN, PROVEN_US)) health->pace = PACE_ALL;
+    pace_set(health, health->pace + 1);
     for (uint32_t i = 0; i < health->cap; i++) {
         struct target *target = health->targets[i];
-        if (target != NULL && pace_allows_probe(target)) probe_go_on(target->probe);
+        if (target != NULL && (health->pace >= PACE_UNDER_WAY || pace_allows_probe(target)))
+            probe_go_on(target->probe);
     }
     /* Probes would come first for as long as there are any that overrun. */
     if (health->config != NULL) passive_scan(health, clock_now_us());
@@ -68,6 +69,7 @@ on_pace_timer(evutil_socket_t fd, short what, void *context)
 bool
 pace_init(struct health *health)
 {
+    health->pace = PACE_ALL;
     health->pace_timer = evtimer_new(health->base, on_pace_timer, health);
     return health->pace_timer != NULL;
 }
@@ -75,8 +77,8 @@ pace_init(struct health *health)
 void
 health_overran(struct health *health)
 {
-    if (!pace_set(health, PACE_REST, REST_US)) return;
-    for (uint32_t i = 0; i < health->cap; i++) {
+    pace_set(health, PACE_REST);
+    for (uint32_t i = 0; i < health->cap && health->pace == PACE_REST; i++) {
         if (health->targets[i] != NULL) probe_hold(health->targets[i]->probe);
     }
 }

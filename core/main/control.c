@@ -33,7 +33,8 @@ struct control {
     unsigned turns;
     uint32_t reloads_wanted; /* by the admin address, ever: a verdict counts from the same number on */
     bool told_ready, serves, draining;
-    int access; /* the access log; -1: none */
+    bool hands_over; /* it ends by itself, and a successor will start */
+    int access;      /* the access log; -1: none */
     size_t buffered;
     char buffer[ACCESS_BYTES];
 };
@@ -162,6 +163,24 @@ request_drain(void *context)
 }
 
 static void
+on_left(void *context)
+{
+    struct control *control = context;
+    event_base_loopexit(control->base, NULL);
+}
+
+/* Traffic and verdicts do not need this process, and the admin socket is the supervisor's too: who asks now
+ * waits in it for the successor. */
+static void
+hand_over(struct control *control)
+{
+    if (control->draining || !admin_leave(control->admin, on_left, control)) return;
+    control->hands_over = true;
+    log_warnx("many Lua states were dropped: control finishes and is replaced",
+        F_UINT("states", script_states_dropped()));
+}
+
+static void
 on_suspect_failed(void *context, uint32_t slot)
 {
     struct control *control = context;
@@ -183,6 +202,7 @@ use_generation(struct control *control, struct ipc_message *message)
         .config = config,
         .bundle = bundle,
         .shm = control->shm,
+        .was_checked = control->config == NULL, /* what only fails now keeps no successor from starting */
         .on_overrun = on_overrun,
         .context = control};
     script = script_new(&env, control->script, &diags);
@@ -199,7 +219,8 @@ use_generation(struct control *control, struct ipc_message *message)
     health_use(control->health, config, script);
     health_refresh(control->health);
     admin_use(control->admin, config, script, message->number, message->hash);
-    if (message->fd_count > 1) {
+    if (message->ok != 0) control->serves = true;
+    if (message->fd_count > 1 && !control->hands_over) {
         if (!admin_listen(control->admin, message->fds[1])) log_warnx("the admin address is not served");
         message->fds[1] = -1;
     }
@@ -280,6 +301,7 @@ on_turn(evutil_socket_t fd, short what, void *context)
     drain_rings(control);
     health_refresh(control->health);
     if (control->turns % ALIVE_TURNS == 0) send_up(control, IPC_ALIVE);
+    if (UNLIKELY(script_states_dropped() >= SCRIPT_STATES_MAX) && !control->hands_over) hand_over(control);
     if (control->turns % REAP_TURNS == 0) shm_reap(control->shm);
     if (!control->told_ready && control->config != NULL && discovery_is_ready(control->discovery)) {
         control->told_ready = true;

@@ -12,7 +12,8 @@ enum { IPC_FDS_MAX = 200, IPC_TEXT_MAX = 8192 };
 
 /* name; direction and what it carries */
 #define IPC_TYPES(X)                                                                                         \
-    X(GENERATION) /* down: number, ports; fds: bundle, then the child's own sockets */                       \
+    X(GENERATION) /* down: number, ports; ok: to control, all serve; fds: bundle, then the child's own       \
+                     sockets */                                                                              \
     X(COMMIT)     /* down, control: every worker runs generation `number` */                                 \
     X(RELOADED) /* down, control: ok and text, for those of the first `number` requests on the admin address \
                    that wait */                                                                              \

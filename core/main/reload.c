@@ -100,6 +100,9 @@ fail(struct supervisor *sv, const char *why)
         generation_close(&sv->candidate);
     }
     sv->phase = PHASE_SERVING;
+    if (sv->control.using == sv->current.number &&
+        !process_tell(&sv->control, IPC_COMMIT, sv->current.number, true, "")) /* it may be a new one */
+        log_warnx("control does not know that all serve");
     if (!process_tell(&sv->control, IPC_RELOADED, sv->reload_serial, false, why)) {
         log_warnx("nobody could be told of the failed reload");
     }

@@ -192,6 +192,7 @@ process_send_generation(struct supervisor *sv, struct process *process, const st
     message.text_len = (uint32_t)strlen(sv->path);
     if (message.text_len >= IPC_TEXT_MAX) return false;
     memcpy(message.text, sv->path, message.text_len);
+    message.ok = sv->announced_ready && sv->phase < PHASE_DELAY;
     message.fds[0] = file->fd;
     message.fd_count = 1;
     if (process->role == ROLE_WORKER && process->sent == 0) {

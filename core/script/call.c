@@ -84,6 +84,15 @@ share(struct script *script, const struct plugin *plugin, uint64_t until_us)
         atomic_store_explicit(out, until_us, memory_order_relaxed);
 }
 
+/* For the successor of this process: how often, and until when. */
+static void
+share_runaways(struct script *script, const struct plugin *plugin, uint64_t until_us)
+{
+    _Atomic uint64_t *word = plugin_word(script, "runaways", plugin);
+    if (word == NULL) return;
+    atomic_store_explicit(word, until_us << SCRIPT_RUNAWAYS_BITS | plugin->runaways, memory_order_relaxed);
+}
+
 static void
 quarantine_until(struct script *script, struct plugin *plugin, uint64_t until_us, uint64_t now_us)
 {
@@ -102,6 +111,7 @@ quarantine(struct script *script, struct plugin *plugin, bool is_runaway, uint64
     if (now - plugin->free_since_us > QUARANTINE_FORGIVE_US) plugin->runaways = 0;
     uint64_t until = now + ((uint64_t)SCRIPT_QUARANTINE_US << (is_runaway ? plugin->runaways : 0));
     if (is_runaway && plugin->runaways < SCRIPT_QUARANTINE_DOUBLINGS) plugin->runaways++;
+    if (is_runaway) share_runaways(script, plugin, until);
     if (plugin->stuck_until_us != NULL &&
         atomic_load_explicit(plugin->stuck_until_us, memory_order_relaxed) != 0)
         atomic_store_explicit(plugin->stuck_until_us, until, memory_order_relaxed);
@@ -117,7 +127,7 @@ plugin_is_quarantined(struct script *script, struct plugin *plugin)
     if (LIKELY(plugin->quarantined_until_us == 0 && stuck == 0)) return false;
     uint64_t now = clock_now_us();
     if (stuck > now && stuck > plugin->quarantined_until_us) { /* in some worker it never came back */
-        snprintf(plugin->last_error, sizeof plugin->last_error, "it did not return in another worker");
+        snprintf(plugin->last_error, sizeof plugin->last_error, "it did not return in another process");
         quarantine_until(script, plugin, stuck, now);
     }
     if (now < plugin->quarantined_until_us) return true;

@@ -210,7 +210,7 @@ load_policy(struct script *script, struct service *service, const char *kind, st
     } else {
         load_keep_where(plugin, L);
         plugin->self = load_keep(L, top + 1);
-        plugin->is_loaded = true;
+        plugin->is_loaded = plugin->was_loaded = true;
         service->policy_probes |= lua_toboolean(L, top + 2) != 0;
         if (lua_isnumber(L, top + 3)) {
             service->observer = plugin;

@@ -220,7 +220,9 @@ script_policy_dialog_end(struct script *script, uint32_t dialog)
 bool
 script_policy_probes(const struct script *script, uint32_t service)
 {
-    return service < script->service_count && script->services[service].policy_probes;
+    if (service >= script->service_count) return false;
+    const struct service *row = &script->services[service];
+    return row->policy_probes || !row->policy.was_loaded;
 }
 
 uint64_t

@@ -20,7 +20,8 @@ name_id(const struct script *script, const char *name)
 }
 
 /* Words that all processes share, one a kind and key: what a plug-in's errors are in all workers together
- * ("errors"), until when some worker keeps it out ("out"), and until when all do, since one did not come back
+ * ("errors"), how often it did not return ("runaways"), until when some worker keeps it out ("out"), and
+ * until when all do, since one did not come back
  * ("stuck"). Scripts can't name them (fg_counter_open). */
 static struct slice
 word_name(char text[SHM_NAME_BYTES], const char *what, const struct plugin *plugin)
@@ -86,13 +87,19 @@ read_error(const struct script *script, const struct plugin *plugin, char *out, 
 /* Found again by the successor of a worker that was killed inside the plug-in. A new generation begins with a
  * clean slate: its script may be another. */
 _Atomic uint64_t *
-script_stuck_word(struct script *script, const struct plugin *plugin, bool is_new_generation)
+script_stuck_word(struct script *script, struct plugin *plugin, bool is_new_generation)
 {
+    static const char *const words[] = {"out", "runaways"};
     char text[SHM_NAME_BYTES];
-    _Atomic uint64_t *stuck = plugin_word(script, "stuck", plugin), *out = NULL;
-    if (script->env.shm != NULL) out = shm_counter_find(script->env.shm, word_name(text, "out", plugin));
+    _Atomic uint64_t *stuck = plugin_word(script, "stuck", plugin);
     if (stuck != NULL && is_new_generation) atomic_store_explicit(stuck, 0, memory_order_relaxed);
-    if (out != NULL && is_new_generation) atomic_store_explicit(out, 0, memory_order_relaxed);
+    for (size_t i = 0; is_new_generation && script->env.shm != NULL && i < 2; i++) {
+        _Atomic uint64_t *word = shm_counter_find(script->env.shm, word_name(text, words[i], plugin));
+        if (word != NULL) atomic_store_explicit(word, 0, memory_order_relaxed);
+    }
+    uint64_t before = read_word(script, "runaways", plugin);
+    plugin->runaways = before & ((1u << SCRIPT_RUNAWAYS_BITS) - 1);
+    plugin->free_since_us = before >> SCRIPT_RUNAWAYS_BITS;
     return stuck;
 }
 

@@ -186,7 +186,8 @@ struct script_observation {
     char reason[128]; /* "" where it gave none */
 };
 
-/* Does its policy probe and judge? It may only observe. */
+/* Does its policy probe and judge? It may only observe. Of one that was in quarantine from the start it is
+ * not known before it is let in: true until then. */
 bool script_policy_probes(const struct script *script, uint32_t service);
 /* How long the windows are that its policy, or the one beside it, observes; 0: neither does. */
 uint64_t script_policy_window_us(const struct script *script, uint32_t service);

@@ -23,6 +23,7 @@ enum {
     SCRIPT_ERRORS_WINDOW_US = 10000000,
     SCRIPT_QUARANTINE_US = 30000000, /* doubled each time that a runaway comes back, up to: */
     SCRIPT_QUARANTINE_DOUBLINGS = 5,
+    SCRIPT_RUNAWAYS_BITS = 3,       /* of the word "runaways" (script.c), for a count up to the above */
     SCRIPT_MEND_PAUSE_US = 1000000, /* after a state could not be built */
     SCRIPT_VIEWS = 64, /* request views in turn: one kept past its call raises until its turn comes again */
 };
@@ -56,7 +57,7 @@ struct plugin {
     uint32_t name_id; /* shm name, for the watchdog's mark */
     int self, hot;    /* registry references; hot: pick() or, for a policy, none */
     int on_change, on_result;
-    bool is_loaded;
+    bool is_loaded, was_loaded; /* was_loaded: ever, so that it is known what it does */
     uint64_t errors, window_start_us, quarantined_until_us;
     uint64_t free_since_us;              /* when the last quarantine ended */
     unsigned errors_in_window, runaways; /* runaways: each soon after the quarantine for the one before */
@@ -228,9 +229,9 @@ bool member_is_full(const struct member *member);
  * functions and timers are gone. Outside Lua; touches nothing of the old state. */
 void tasks_abandon(struct script *script);
 
-/* The word by which all workers know that a plug-in does not return; NULL without a segment. */
-_Atomic uint64_t *script_stuck_word(
-    struct script *script, const struct plugin *plugin, bool is_new_generation);
+/* The word by which all workers know that a plug-in does not return; NULL without a segment. In a process
+ * that begins in the middle of a generation the plug-in also takes over how often it did not. */
+_Atomic uint64_t *script_stuck_word(struct script *script, struct plugin *plugin, bool is_new_generation);
 /* `key`: what no other plug-in of its kind has, the service or the path of the options. */
 struct plugin script_plugin(const struct script *script, const char *kind, const char *key,
     const struct config_plugin *plugin, const char *service);

@@ -1,5 +1,6 @@
 -- Control among health policies that do not return: it answers, it probes for the others, and what it left behind it is
 -- taken over.
+local cjson = require "cjson"
 local support = require "spec.support"
 
 local COUNT = 20
@@ -87,4 +88,62 @@ describe("many health policies that do not return", function()
             assert.equal(0, support.metric(text, "fluxgate_control_restarts_total"))
         end)
     end
+end)
+
+describe("control that abandoned many states", function()
+    after_each(support.finish)
+
+    it("is replaced, and keeps verdicts, quarantines and whoever asks the admin address", function()
+        local good, bad, files = support.backend { id = "good" }, support.backend { id = "bad" }, {}
+        for i = 2, 32 do files[i] = policy("looping" .. i, LOOPS[1]) end
+        -- this one gives its verdict first
+        files[1] = policy("turning", [[
+function P:probe()
+    self.probes = (self.probes or 0) + 1
+    if self.probes > 1 then ]] .. HANG .. [[ end
+    return { kind = 'tcp' }
+end
+function P:judge() return 'unhealthy', 'it was so then' end]])
+        local gateway = support.gateway { config = config(files, bad, good) }
+        local load = support.load_start { url = gateway:url("/x"), duration = 600, concurrency = 4, rate = 50 }
+        local first, asked = gateway:control_pid(), 0
+        local function ask(path)
+            local status, _, body = support.curl(gateway:admin_url(path))
+            assert.equal(200, status, path)
+            asked = asked + 1
+            return body
+        end
+        support.wait_until("a successor runs", function()
+            assert.equal("ready\n", ask "/ready")
+            local text = ask "/metrics"
+            local restarts = support.metric(text, "fluxgate_control_restarts_total")
+            return restarts == 1, support.metric(text, "fluxgate_script_abandonments_total")
+        end, 240)
+        assert.equal(2, #gateway:events("control started"))
+        assert.is_true(gateway:control_pid() ~= first)
+        assert.equal(1, #gateway:events("many Lua states were dropped: control finishes and is replaced"))
+        assert.equal("0", gateway:events("child died, it is started again")[1].by:match("^exit (%d+)$"))
+        -- who was abandoned last is still kept out, with what it said last
+        local events, abandoned = gateway:events("script is quarantined"), nil
+        for _, event in ipairs(events) do
+            if event.message:find("was abandoned", 1, true) then abandoned = event.service end
+        end
+        assert.equal(1, support.metric(ask "/metrics", "fluxgate_plugin_quarantined", { service = abandoned }))
+        local function turned()
+            for _, row in ipairs(cjson.decode(ask "/api/v1/status").health.endpoints) do
+                if row.service == "s1" then return row.state .. ": " .. row.reason end
+            end
+        end
+        assert.equal("unhealthy: it was so then", turned())
+        local before = good:counts().health_checks
+        support.wait_until("the others are probed", function() return good:counts().health_checks > before + 3 end, 30)
+        assert.equal("unhealthy: it was so then", turned())
+        assert.is_true((gateway:reload()))
+        assert.equal(2, #gateway:events("control started"))
+        local result = load:finish()
+        assert.same({}, result.failures)
+        assert.equal(4, result.connections)
+        assert.equal(0, gateway:metric("fluxgate_worker_restarts_total"))
+        assert.is_true(asked > 32)
+    end)
 end)

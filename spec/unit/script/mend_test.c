@@ -273,6 +273,44 @@ keeps_no_native_of_the_old_state(void **state)
     fixture_fini(&f);
 }
 
+/* A plug-in that is let in is loaded by one pick and called by the next. */
+static void
+hang_again(struct fixture *f, unsigned times)
+{
+    for (int i = 0; i < 3 && TOTAL(f, script_abandonments) < times; i++)
+        assert_int_not_equal(fixture_pick(f, 0), SLOT_NONE);
+    assert_int_equal(TOTAL(f, script_abandonments), times);
+}
+
+/* Else each successor of a process that gave up would try again what hangs as if for the first time. */
+static void
+hands_on_how_often_it_hung_but_not_over_a_reload(void **state)
+{
+    struct fixture f;
+    (void)state;
+    load(&f, STRATEGY(PICK(HANG)));
+    for (unsigned i = 1; i <= 2; i++) {
+        hang_again(&f, i);
+        assert_int_equal(hostile(&f)->runaways, i);
+        let_back_in(&f);
+    }
+    script_free(f.script);
+    fixture_load(&f); /* its successor */
+    f.script->hard_budget_us = HARD_US;
+    assert_int_equal(hostile(&f)->runaways, 2);
+    let_back_in(&f);
+    hang_again(&f, 3);
+    assert_int_equal(hostile(&f)->runaways, 3);
+    uint64_t left_us = hostile(&f)->quarantined_until_us - clock_now_us();
+    assert_true(left_us > 2ull * SCRIPT_QUARANTINE_US && left_us <= 4ull * SCRIPT_QUARANTINE_US);
+    struct script *old = f.script;
+    struct script_env env = {.role = SCRIPT_WORKER, .config = &f.config, .bundle = f.bundle, .shm = f.shm};
+    f.script = script_new(&env, old, &f.diags);
+    script_free(old);
+    assert_int_equal(hostile(&f)->runaways, 0);
+    fixture_fini(&f);
+}
+
 int
 main(void)
 {
@@ -281,6 +319,7 @@ main(void)
         cmocka_unit_test(abandons_on_change_and_does_not_run_it_in_the_new_state),
         cmocka_unit_test(abandons_on_result),
         cmocka_unit_test(lets_it_back_in_when_its_quarantine_is_over),
+        cmocka_unit_test(hands_on_how_often_it_hung_but_not_over_a_reload),
         cmocka_unit_test(keeps_out_what_hangs_while_the_new_state_is_built),
         cmocka_unit_test(forgets_the_ctx_of_requests_that_began_in_the_old_state),
         cmocka_unit_test(reports_a_load_that_hangs_in_a_c_function_with_file_and_line),

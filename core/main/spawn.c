@@ -24,6 +24,7 @@ enum {
     WORKER_HELP_US = 250000,      /* five heartbeats missed: a sibling accepts for it meanwhile */
     CONTROL_STALE_US = 5000000,   /* a policy's own budget is far below */
     REGISTRY_STALE_US = 20000000, /* one slow fsync is no reason */
+    LATE_US = 250000,             /* five heartbeats: what has work again says so within one */
     STARVED_LIMITS = 10           /* so many times longer for what gets no CPU to show a sign of life with */
 };
 
@@ -343,6 +344,7 @@ note_sign(struct process *process, uint64_t sign_us)
 {
     if (process->sign_us == sign_us) return;
     process->sign_us = sign_us;
+    process->late_us = 0;
     process->sign_cpu_us = cpu_us(process->pid);
 }
 
@@ -352,6 +354,21 @@ is_starved(const struct process *process, uint64_t age_us, uint64_t limit_us)
 {
     return age_us < STARVED_LIMITS * limit_us && is_runnable(process->pid) &&
            cpu_us(process->pid) - process->sign_cpu_us < limit_us / 2;
+}
+
+/* One look is not enough: libevent reckons how long it may sleep from the time before its callbacks, so that
+ * a loop which was starved in a script, and is through with it, sleeps on for up to a heartbeat with the last
+ * one long overdue. */
+static bool
+is_stuck(struct process *process, uint64_t since_us, uint64_t now_us, uint64_t limit_us)
+{
+    bool is_late = now_us > since_us && now_us - since_us > limit_us &&
+                   !is_starved(process, now_us - since_us, limit_us);
+    if (!is_late)
+        process->late_us = 0;
+    else if (process->late_us == 0)
+        process->late_us = now_us;
+    return is_late && now_us - process->late_us >= LATE_US;
 }
 
 static void
@@ -446,12 +463,12 @@ watch_worker(struct supervisor *sv, struct process *process, uint64_t now)
     note_sign(process, entered != 0 ? entered : beat);
     if (entered != 0 && entered >= process->started_us) { /* what it stands in; its beat is older than that */
         if (entered < process->alive_us) entered = process->alive_us;
-        if (now < entered || now - entered < limit || is_starved(process, now - entered, limit)) return;
+        if (!is_stuck(process, entered, now, limit)) return;
         const char *script =
             shm_name_text(sv->shm, atomic_load_explicit(&block->script, memory_order_relaxed));
         if (clock_patience() != 0) atomic_fetch_add(&shm_totals(sv->shm)->script_runaways, 1);
         end_stale(process, "a script does not return", now - entered, script);
-    } else if (now > beat && now - beat > limit && !is_starved(process, now - beat, limit)) {
+    } else if (is_stuck(process, beat, now, limit)) {
         end_stale(process, "no heartbeat", now - beat, "");
     }
 }
@@ -477,7 +494,6 @@ process_watchdog(struct supervisor *sv)
             continue;
         }
         note_sign(p, p->alive_us);
-        if (now > p->alive_us && now - p->alive_us > limit && !is_starved(p, now - p->alive_us, limit))
-            end_stale(p, "no sign of life", now - p->alive_us, "");
+        if (is_stuck(p, p->alive_us, now, limit)) end_stale(p, "no sign of life", now - p->alive_us, "");
     }
 }

@@ -25,6 +25,7 @@ struct process {
     int channel;
     uint64_t started_us, start_after_us, alive_us, helped_us;
     uint64_t sign_us, sign_cpu_us; /* its last sign of life, and the CPU time that it had used by then */
+    uint64_t late_us;              /* since when the next one is late without an excuse; 0: it is not */
     unsigned quick_deaths;         /* in a row, each within a second of its start: sets the back-off */
     uint32_t sent, using;          /* generation last sent, and last reported in use */
     bool ready, killed;            /* killed: by the watchdog, its end is on the way */

@@ -61,7 +61,7 @@ return function(support)
                 ok, events, first = false, bad, failed + 1
             end
             return events
-        end, limit_s or 10)
+        end, limit_s)
         local lines = {}
         for i = first, #events do lines[#lines + 1] = events[i].line end
         return ok, table.concat(lines, "\n"), events[#events]
@@ -113,7 +113,7 @@ return function(support)
         support.wait_until("every endpoint's active count is 0 again", function()
             local active = self:active()
             return active == 0, active
-        end, limit_s or 5)
+        end, limit_s)
     end
 
     local function start(command, options)
@@ -131,7 +131,7 @@ return function(support)
                 error(text:format(name, child.how, child.status, child:log_tail(40)), 0)
             end
             return child:log():find('event="ready"', 1, true)
-        end, options.limit or 15)
+        end, options.limit)
         return child
     end
 

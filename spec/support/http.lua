@@ -34,7 +34,7 @@ end
 -- curl(args…) → status, headers, body. Where curl itself failed: nil, its message, its exit code.
 function http.curl(...)
     local base = os.tmpname()
-    local words = { "curl -sS --max-time 15 --noproxy '*' -D", base .. ".head", "-o", base .. ".body" }
+    local words = { "curl -sS --max-time 30 --noproxy '*' -D", base .. ".head", "-o", base .. ".body" }
     for _, arg in ipairs { ... } do words[#words + 1] = quote(arg) end
     local out, code = http.shell(table.concat(words, " "))
     local head, body = process.read_file(base .. ".head"), process.read_file(base .. ".body")
@@ -51,10 +51,10 @@ Connection.__index = Connection
 
 function http.open(port, options)
     local tcp = assert(socket.tcp())
-    tcp:settimeout(5)
+    tcp:settimeout(30)
     assert(tcp:connect("127.0.0.1", port))
     tcp:setoption("tcp-nodelay", true)
-    return setmetatable({ tcp = tcp, buffer = "", timeout = options and options.timeout or 5 }, Connection)
+    return setmetatable({ tcp = tcp, buffer = "", timeout = options and options.timeout or 20 }, Connection)
 end
 
 -- `split` = n sends pieces of n bytes, each once the last one left; true means byte by byte.
@@ -212,7 +212,7 @@ function Connection:abort()
 end
 
 -- raw(port, bytes, options) → reply bytes, how it ended ("closed", "timeout"). options: half_close, split
--- (piece size or true), timeout (5 s), replies = n (end after n whole responses instead of waiting for a
+-- (piece size or true), timeout (20 s), replies = n (end after n whole responses instead of waiting for a
 -- close).
 function http.raw(port, bytes, options)
     options = options or {}

@@ -31,6 +31,7 @@ local support = {
 support.fluxgate = os.getenv("FLUXGATE_BIN") or "build/release/fluxgate"
 support.flux = os.getenv("FLUX_BIN") or "build/release/flux"
 support.promtool = "promtool"
+support.limit_s = 30
 
 local scratch
 local counts = {}
@@ -76,12 +77,13 @@ local function show(value)
 end
 
 -- Polls fn until it returns something true, and returns that. fn may return a second value: what is printed,
--- with the tail of every log, when the claim did not come true within limit_s (10).
+-- with the tail of every log, when the claim did not come true within limit_s (30: a limit ends a spec that
+-- fails, and is no claim).
 function support.wait_until(claim, fn, limit_s)
-    local value, last = process.poll(limit_s or 10, fn)
+    local value, last = process.poll(limit_s or support.limit_s, fn)
     if value then return value end
     local text = "not within %g s: %s\nlast value: %s\n%s"
-    error(text:format(limit_s or 10, claim, show(last), support.log_tails()), 2)
+    error(text:format(limit_s or support.limit_s, claim, show(last), support.log_tails()), 2)
 end
 
 -- Any program: { name, argv, env, cwd } → a Process (spec/support/process.lua).
@@ -108,7 +110,7 @@ function support.helper(script, name, options, python)
     for key, value in pairs(cjson.decode(line)) do child[key] = value end
     function child:order(order)
         local tcp = assert(socket.connect("127.0.0.1", self.control))
-        tcp:settimeout(10)
+        tcp:settimeout(support.limit_s)
         assert(tcp:send(cjson.encode(order) .. "\n"))
         local line_back = assert(tcp:receive("*l"))
         local answer = cjson.decode(line_back)
@@ -193,7 +195,7 @@ function support.load_start(options)
         return child:log():find("begun\n", 1, true), child:log_tail(5)
     end)
     function child:result(limit_s)
-        local code = self:wait(limit_s or 60)
+        local code = self:wait(limit_s or 120)
         local line = self:log():match("({[^\n]*})\n$")
         if code ~= 0 or not line then
             error("load ended with " .. tostring(code) .. ":\n" .. self:log_tail(20), 2)

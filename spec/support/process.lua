@@ -147,7 +147,7 @@ end
 
 -- Waits for the end: exit code, or 128 + the signal. nil where it lives on.
 function Process:wait(limit_s)
-    if not process.poll(limit_s or 10, function() return not self:is_running() end) then return nil end
+    if not process.poll(limit_s or 30, function() return not self:is_running() end) then return nil end
     return self.how == "killed" and 128 + self.status or self.status
 end
 
@@ -158,7 +158,7 @@ function Process:stop(limit_s)
         self:signal("CONT")
         self:signal("TERM")
     end
-    local code = self:wait(limit_s or 15)
+    local code = self:wait(limit_s or 60)
     if code == nil then
         self.stuck = true
         self:kill(self.pid, "KILL")

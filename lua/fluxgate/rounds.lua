@@ -42,13 +42,25 @@ local function sift(heap, due, at, count)
     heap[at] = item
 end
 
--- One round as indexes into `backends`. Turn k of a share s is due at (k - 1/2)/s of the round, earliest
--- first; equal input gives equal output, so that all workers and gateways agree.
-function rounds.order(backends)
-    local shares, heap, due, total, order = shares_of(backends), {}, {}, 0, {}
+-- When each endpoint's first turn is due. Those of equal shares stand apart by equal spaces, or their turns
+-- would come in one heap: of 5, 1 and 1 as a b a a a c a, and not as a a a b c a a.
+local function first_turns(shares)
+    local sizes, seen, due = {}, {}, {}
+    for i = 1, #shares do sizes[shares[i]] = (sizes[shares[i]] or 0) + 1 end
     for i = 1, #shares do
-        heap[i], due[i], total = i, 0.5 / shares[i], total + shares[i]
+        local share = shares[i]
+        seen[share] = (seen[share] or 0) + 1
+        due[i] = (seen[share] - 0.5) / (sizes[share] * share)
     end
+    return due
+end
+
+-- One round as indexes into `backends`: a share s is due each 1/s of the round, earliest first; equal input
+-- gives equal output, so that all workers and gateways agree.
+function rounds.order(backends)
+    local shares, heap, total, order = shares_of(backends), {}, 0, {}
+    local due = first_turns(shares)
+    for i = 1, #shares do heap[i], total = i, total + shares[i] end
     for i = floor(#heap / 2), 1, -1 do sift(heap, due, i, #heap) end
     for turn = 1, total do
         local first = heap[1]

@@ -215,7 +215,7 @@ end]])
         support.curl("-H", "X-Who: ann", gateway:url("/a?b=c"))
         support.curl("-H", "X-Who: bob", gateway:url("/dead"))
         log_has(gateway, "seen ann /a?b=c 200 nil by " .. web.address .. " in 1")
-        log_has(gateway, "seen bob /dead? 502 connect_refused by 127.0.0.1:1 in 1")
+        log_has(gateway, "seen bob /dead? 502 connect_refused by 127.0.0.1:1 in 3")
     end)
 
     it("move a request to another route and service", function()

@@ -1,5 +1,5 @@
 /* core/health/health_internal.h: what the files of this room share: one probe's socket (probe.c) and the
- * targets that probes and passive evidence judge (health.c, passive.c). */
+ * targets that probes and passive evidence judge (health.c, verdict.c, passive.c). */
 #ifndef FLUXGATE_HEALTH_HEALTH_INTERNAL_H
 #define FLUXGATE_HEALTH_HEALTH_INTERNAL_H
 #include <event2/event.h>
@@ -144,12 +144,19 @@ const struct config_service *health_service(const struct health *health, uint32_
 /* From 0 to 1, 1 excluded. */
 double health_random(struct health *health);
 void target_schedule(struct target *target, uint64_t us);
-/* Publishes and logs it. */
-void target_state(struct target *target, enum slot_state state, const char *reason);
 /* Starts the probes that wait, as far as they may. */
 void queue_pump(struct health *health);
+
+/* ---- verdict.c */
 /* The endpoint's name for a person; borrowed until the next call. */
 const char *endpoint_id(struct health *health, uint32_t slot);
+/* Publishes and logs it. */
+void target_state(struct target *target, enum slot_state state, const char *reason);
+bool verdict_passes(const struct probe_outcome *outcome, const struct script_probe *plan);
+/* The policy's word, turned into a state. What control or an operator set stays: draining, maintenance,
+ * suspect. */
+void target_judge(
+    struct target *target, const struct slot *cold, const struct probe_outcome *outcome, bool passed);
 
 /* ---- damping.c */
 void damping_fell(struct damping *damping, const struct config_damping *rules, uint64_t now_us);

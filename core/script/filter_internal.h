@@ -168,7 +168,32 @@ void filters_each(struct script *script, void (*each)(void *context, struct plug
 struct view_slot view_pool_take(struct script *script, struct view_pool *pool, int new_ref);
 void view_pool_put(struct view_pool *pool, struct view_slot *slot);
 
-/* filter_view.c: FG_DONE, or what is wrong with a field that a script wants to send (enum fg_filter_error).
+/* What the fg_ functions of filter_view.c and filter_edit.c begin and end with. */
+static inline int
+view_give(struct slice s, struct fg_slice *out)
+{
+    if (out == NULL) return FG_NO;
+    *out = (struct fg_slice){s.at == NULL ? "" : s.at, s.len};
+    return FG_DONE;
+}
+
+/* Sets *chain, or says why there is none. */
+static inline int
+view_chain(const struct fg_request *view, struct filter_chain **chain)
+{
+    if (view == NULL || view->handle == 0) return FG_OVER;
+    if (view->filter == 0) return FG_NO_FILTER;
+    *chain = (struct filter_chain *)(uintptr_t)view->filter;
+    return FG_DONE;
+}
+
+static inline struct filter_chain *
+view_chain_of_response(const struct fg_response *view)
+{
+    return view == NULL ? NULL : (struct filter_chain *)(uintptr_t)view->handle;
+}
+
+/* filter_edit.c: FG_DONE, or what is wrong with a field that a script wants to send (enum fg_filter_error).
  */
 int field_check(struct slice name, struct slice value);
 

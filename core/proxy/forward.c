@@ -352,6 +352,8 @@ forward_write_request(struct stream *stream, const struct endpoint *endpoint, st
         out.body = BODY_LENGTH;
         out.no_framing = false;
     }
+    /* As from a client: the backend would have to guess where the body ends and the tunnel begins. */
+    if (body == BODY_CHUNKED || (body == BODY_LENGTH && length > 0)) stream->upgrade = false;
     if (stream->upgrade) {
         out.connection = SLICE_LIT("upgrade");
         out.upgrade = stream->upgrade_list;

@@ -53,13 +53,14 @@ describe("sequences of requests on what is used again", function()
             local peers = support.helper("sequences.py", "sequences", {})
             local gateway = support.gateway { config = config:format(case.workers, routes(), peers.port, case.active),
                 env = { FLUXGATE_POISON = "1" } }
-            local answered = 0
+            local answered, tunnels = 0, 0
             for seed = 1, RUNS do
                 local result = peers:order { op = "run", gateway = gateway:port(), seed = seed, connections = CONNECTIONS }
                 assert.same({}, result.problems, "seed " .. seed)
-                answered = answered + result.answered
+                answered, tunnels = answered + result.answered, result.tunnels
             end
             assert.is_true(answered > RUNS * CONNECTIONS)
+            assert.is_true(tunnels > RUNS, tunnels .. " tunnels")
             gateway:expect_idle()
         end)
     end

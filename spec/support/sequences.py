@@ -4,8 +4,10 @@
 Prints {"port", "control"}. An order {"op": "run", "gateway": PORT, "seed": N, "connections": N} sends requests of
 every kind, one behind the other and pipelined, in pieces, some broken off, over several connections at once, to paths
 below /plain and those of ROUTES (whose filters are the caller's configuration) and answers {"problems": [text...],
-"answered": N, "sent": N}. A problem is a request of which the backend saw other bytes than were sent, an answer that
-belongs to another request, or a byte that nobody can account for."""
+"answered": N, "sent": N, "tunnels": N}. A problem is a request of which the backend saw other bytes than were sent, an
+answer that belongs to another request, or a byte that nobody can account for. Some requests ask for an upgrade: the
+backend switches where the path ends in "switch" and else answers as if nothing were asked; each side of a tunnel then
+sends its bytes, ends them or breaks off as the request's name says, and knows the other's to the byte."""
 
 import hashlib
 import json
@@ -16,7 +18,8 @@ import threading
 import zlib
 
 ROUTES = ("read", "part", "wait", "replace", "stage", "both", "pack")
-KINDS = ("length", "chunked", "close", "empty", "none", "unmodified", "early", "interim", "reset", "error", "big", "odd")
+KINDS = ("length", "chunked", "close", "empty", "none", "unmodified", "early", "interim", "reset", "error", "big", "odd", "needed", "switch")
+PROTOCOL = b"sequences/1"
 THREADS = 6
 
 
@@ -121,13 +124,89 @@ def text(ident, size):
     return (line * (size // len(line) + 1))[:size]
 
 
+# ---- tunnels
+
+
+class Tunnel:
+    """What is said in the tunnel of one request, known to both sides by its name."""
+
+    ENDS = ("together", "together", "client", "backend", "client resets", "backend resets")
+
+    def __init__(self, ident):
+        random_ = random.Random(b"tunnel" + ident)
+        self.end = random_.choice(self.ENDS)
+        sizes = (0, 1, 300, 9000, 70000, 300000)
+        self.up = text(b"up" + ident, random_.choice(sizes))
+        self.down = text(b"down" + ident, random_.choice(sizes))
+        if random_.random() < 0.5:  # this much behind the head, before anybody has said yes
+            self.early = random_.choice((1, len(self.up) // 2, len(self.up)))
+        else:
+            self.early = 0
+        self.is_ended_early = self.early >= len(self.up) > 0 and self.end in ("together", "client") and random_.random() < 0.5
+        self.cut = random_.random()  # where a reset comes
+
+
+def end_sending(sock):
+    sock.shutdown(socket.SHUT_WR)
+
+
+def talk(sock, reader, ours, theirs, first, end, cut, may_break=lambda: False):
+    """One side of a tunnel. `first`: this side ends before it has heard the other; None: both at once. `end`: who
+    resets, "us", "them" or None. `may_break`: whether the other may have left for a reason of its own."""
+    failed = []
+
+    def say():
+        try:
+            if end == "us":
+                sock.sendall(ours[: int(len(ours) * cut)])
+            else:
+                sock.sendall(ours)
+                end_sending(sock)
+        except OSError as why:
+            failed.append(why)
+
+    if first is None and end is None:
+        sayer = threading.Thread(target=say, daemon=True)
+        sayer.start()
+        got = hear(reader)
+        sayer.join(30)
+    elif end == "us":
+        say()
+        reset(sock)
+        return
+    elif end == "them" or not first:
+        got = hear(reader)
+        if end is None:
+            say()
+    else:
+        say()
+        got = hear(reader)
+    if end == "them" or may_break():
+        if not theirs.startswith(got):
+            raise Broken("the tunnel's %d bytes are none of its own: %r" % (len(got), got[:80]))
+    elif got != theirs or failed:
+        at = next((i for i, (a, b) in enumerate(zip(got, theirs)) if a != b), min(len(got), len(theirs)))
+        raise Broken("the tunnel holds %d bytes for %d, other ones from %d on: %r %s" % (
+            len(got), len(theirs), at, got[at : at + 80], failed))
+
+
+def hear(reader):
+    """All that comes, up to its end or a reset."""
+    try:
+        while True:
+            reader.more()
+    except (EOFError, ConnectionError):
+        taken, reader.bytes = reader.bytes, b""
+        return taken
+
+
 # ---- backend
 
 
 class Backend:
     def __init__(self):
         self.lock, self.seen, self.problems = threading.Lock(), {}, []
-        self.resets, self.known = set(), {}
+        self.resets, self.known, self.broken, self.tunnels = set(), {}, set(), 0
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
@@ -174,16 +253,35 @@ class Backend:
         if kind == "reset" and first_time:
             reset(sock)
             return False
+        if kind == "switch" and fields.get(b"upgrade") == PROTOCOL:
+            self.switch(sock, reader, ident)
+            return False
         if kind != "early":
             self.reply(sock, method, ident, kind, body)
         return kind not in ("close", "early")
+
+    def switch(self, sock, reader, ident):
+        tunnel = Tunnel(ident)
+        interim = b"HTTP/1.1 103 e\r\nLink: </a>\r\n\r\n" if tunnel.cut < 0.1 else b""
+        head = b"HTTP/1.1 101 s\r\nConnection: upgrade\r\nUpgrade: %s\r\nX-Echo: %s\r\n\r\n" % (PROTOCOL, ident)
+        sock.sendall(interim + head)
+        with self.lock:
+            self.tunnels += 1
+        first = {"together": None, "client": False, "backend": True}.get(tunnel.end)
+        end = {"client resets": "them", "backend resets": "us"}.get(tunnel.end)
+        try:
+            talk(sock, reader, tunnel.down, tunnel.up, first, end, tunnel.cut, lambda: ident in self.broken)
+        except Broken as why:
+            raise Broken("%s, %s, %s" % (ident, tunnel.end, why)) from None
 
     def reply(self, sock, method, ident, kind, body):
         random_ = random.Random(ident)
         echo = b"X-Echo: %s\r\nX-Sum: %s\r\nContent-Type: text/plain\r\n" % (ident, hashlib.md5(body).hexdigest().encode())
         size = {"empty": 0, "big": 90000, "odd": random_.randrange(24300, 25100)}.get(kind, random_.randrange(1, 3000))
-        answer, status = text(ident, size), {"none": b"204 n", "unmodified": b"304 n", "error": b"500 n"}.get(kind, b"200 n")
+        answer, status = text(ident, size), {"none": b"204 n", "unmodified": b"304 n", "error": b"500 n", "needed": b"426 n"}.get(kind, b"200 n")
         head = b"HTTP/1.1 " + status + b"\r\n" + echo
+        if kind == "needed":
+            head += b"Connection: upgrade\r\nUpgrade: h2c, %s\r\n" % PROTOCOL
         if kind == "interim":
             head = b"HTTP/1.1 103 e\r\nLink: </a>\r\n\r\nHTTP/1.1 102 p\r\n\r\n" + head
         if kind in ("none", "unmodified"):
@@ -203,11 +301,15 @@ class Backend:
 # ---- clients
 
 
+# What a client offers to switch to.
+OFFERS = (PROTOCOL, PROTOCOL, PROTOCOL, b"h2c", b"h2c, " + PROTOCOL, PROTOCOL + b", HTTP/2.0", b"bad protocol, " + PROTOCOL)
+
+
 class Request:
     def __init__(self, random_, ident):
         self.ident = ident
         self.route = random_.choice(("plain",) * 4 + ROUTES)
-        self.kind = random_.choice(KINDS)
+        self.kind = random_.choice(KINDS + ("switch", "switch"))
         self.method = random_.choice((b"GET", b"GET", b"HEAD", b"POST", b"PUT", b"PUT"))
         self.framing = "none" if self.method in (b"GET", b"HEAD") else random_.choice(("length", "chunked", "chunked"))
         size = random_.choice((0, 1, 10, 500, 3000, 20000, 24300, 40000, 120000)) if self.framing != "none" else 0
@@ -221,8 +323,21 @@ class Request:
             head += b"X-Long: " + b"l" * random_.randrange(6000) + b"\r\n"
         if self.expects and not self.is_old:
             head += b"Expect: 100-continue\r\n"
-        if self.is_old:
+        self.offers = random_.choice(OFFERS) if random_.random() < 0.15 or self.kind == "switch" else None
+        if self.offers:
+            settings = b"HTTP2-Settings: AAMAAABk\r\n" if b"h2c" in self.offers else b""
+            nominated = b"Upgrade, HTTP2-Settings" if settings else random_.choice((b"upgrade", b"keep-alive, Upgrade"))
+            if self.is_old:
+                nominated += b", keep-alive"
+            head += b"Connection: %s\r\nUpgrade: %s\r\n%s" % (nominated, self.offers, settings)
+        elif self.is_old:
             head += b"Connection: keep-alive\r\n"
+        self.asks = not self.is_old and self.offers is not None and PROTOCOL in self.offers
+        has_body = self.framing == "chunked" or size > 0
+        self.is_refused = self.asks and has_body
+        # A body that a filter put there takes the upgrade with it.
+        self.has_tunnel = self.asks and not has_body and self.kind == "switch" and self.route not in ("replace", "both")
+        self.tunnel = Tunnel(ident)
         if self.framing == "length":
             self.bytes = head + b"Content-Length: %d\r\n\r\n" % size + self.body
         elif self.framing == "chunked":
@@ -230,6 +345,12 @@ class Request:
             self.bytes = head + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(random_, self.body) + tail
         else:
             self.bytes = head + b"\r\n"
+        if self.has_tunnel:
+            self.bytes += self.tunnel.up[: self.tunnel.early]
+
+    def is_last(self):
+        """Whether no request can come behind it on its connection."""
+        return self.has_tunnel
 
     def sent_on(self):
         """The body that the backend is to see."""
@@ -254,6 +375,8 @@ class Client:
         random_ = self.random
         count = random_.choice((1, 2, 3, 5, 8))
         requests = [Request(random_, b"%s-%d-%d" % (str(self.seed).encode(), number, i)) for i in range(count)]
+        last = next((i for i, request in enumerate(requests) if request.is_last()), count)
+        requests = requests[: last + 1]
         for request in requests:
             self.requests[request.ident] = request
         with socket.create_connection(("127.0.0.1", self.gateway), timeout=20) as sock:
@@ -269,8 +392,9 @@ class Client:
         for begin, end in zip([0] + cuts, cuts + [len(data)]):
             sock.sendall(data[begin:end])
 
-    def break_off(self, sock, data):
+    def break_off(self, sock, data, requests):
         """Somewhere amid a request."""
+        self.backend.broken.update(request.ident for request in requests)
         sock.sendall(data[: self.random.randrange(1, len(data))])
         if self.random.random() < 0.5:
             reset(sock)
@@ -283,8 +407,9 @@ class Client:
         def write():
             try:
                 if is_broken:
-                    self.break_off(sock, data)
+                    self.break_off(sock, data, requests)
                 self.send(sock, data)
+                self.send_end(sock, requests[-1])
             except (OSError, EOFError):
                 pass
 
@@ -296,23 +421,47 @@ class Client:
         for request in requests:
             if not self.reply(reader, request):
                 return
+            if request.has_tunnel:
+                writer.join(20)
+                self.use_tunnel(sock, reader, request)
         writer.join(20)
 
     def one_by_one(self, sock, reader, requests):
         for request in requests:
             if self.random.random() < 0.08:
-                self.break_off(sock, request.bytes)
-            writer = threading.Thread(target=self.write, args=(sock, request.bytes), daemon=True)
+                self.break_off(sock, request.bytes, [request])
+            writer = threading.Thread(target=self.write, args=(sock, request), daemon=True)
             writer.start()
             if not self.reply(reader, request):
                 return
             writer.join(20)
+            if request.has_tunnel:
+                self.use_tunnel(sock, reader, request)
 
-    def write(self, sock, data):
+    def write(self, sock, request):
         try:
-            self.send(sock, data)
+            self.send(sock, request.bytes)
+            self.send_end(sock, request)
         except OSError:
             pass
+
+    @staticmethod
+    def send_end(sock, request):
+        if request.has_tunnel and request.tunnel.is_ended_early:
+            end_sending(sock)
+
+    def use_tunnel(self, sock, reader, request):
+        tunnel = request.tunnel
+        first = {"together": None, "client": True, "backend": False}.get(tunnel.end)
+        end = {"client resets": "us", "backend resets": "them"}.get(tunnel.end)
+        try:
+            if tunnel.is_ended_early:
+                if hear(reader) != tunnel.down:
+                    raise Broken("another answer in the tunnel")
+            else:
+                talk(sock, reader, tunnel.up[tunnel.early :], tunnel.down, first, end, tunnel.cut)
+        except Broken as why:
+            raise Broken("%s of %r, %s early, %s" % (why, request.target, tunnel.early, tunnel.end)) from None
 
     def reply(self, reader, request):
         """Reads one answer. False: the connection is over."""
@@ -321,6 +470,9 @@ class Client:
             version, status = line.split(b" ")[:2]
             if version != b"HTTP/1.1":
                 raise Broken("an answer %r to %r" % (line, request.target))
+            if status == b"101":
+                self.judge_switch(request, fields)
+                return True
             if not status.startswith(b"1"):
                 break
             if fields.get(b"content-length") or fields.get(b"x-echo"):
@@ -336,12 +488,23 @@ class Client:
         self.judge(request, status, fields, body)
         return not is_closed and fields.get(b"connection") != b"close"
 
+    def judge_switch(self, request, fields):
+        if not request.has_tunnel or fields.get(b"upgrade") != PROTOCOL or fields.get(b"x-echo") != request.ident:
+            raise Broken("a switch %r for %r" % (fields, request.target))
+        self.answered += 1
+
     def judge(self, request, status, fields, body):
         echo, what = fields.get(b"x-echo"), "%r %s to %r" % (status, fields, request.target)
         if echo is None:
-            if not (status in (b"502", b"503", b"504") or (status == b"400" and request.is_old)):
+            is_right = status == b"400" if request.is_refused else status in (b"502", b"503", b"504") or (
+                status == b"400" and request.is_old)
+            if not is_right:
                 raise Broken("an answer of the gateway's own: " + what)
             return
+        if request.is_refused or request.has_tunnel and status != b"503":
+            raise Broken("no switch and no refusal: " + what)
+        if fields.get(b"upgrade", PROTOCOL if status == b"426" else None) != (PROTOCOL if status == b"426" else None):
+            raise Broken("it speaks of an upgrade: " + what)
         self.answered += 1
         random_ = random.Random(request.ident)
         if echo != request.ident:
@@ -358,6 +521,19 @@ class Client:
             body = zlib.decompress(body, 31)
         if body != wanted:
             raise Broken("a body of %d bytes for %d, %r...: %s" % (len(body), len(wanted), body[:80], what))
+
+
+def judge_upgrade(request, body, fields):
+    """What the backend may hear of an upgrade: nothing of HTTP, nothing beside a body, nothing that nobody asked for."""
+    wanted = PROTOCOL if request.asks and not body else None
+    problems = []
+    if request.is_refused:
+        problems.append("backend: an upgrade with a body: %r" % request.target)
+    if fields.get(b"upgrade") != wanted or (b"upgrade" in fields.get(b"connection", b"").lower()) != (wanted is not None):
+        problems.append("backend: offered %r for %r: %r" % (fields.get(b"upgrade"), request.offers, request.target))
+    if b"http2-settings" in fields:
+        problems.append("backend: HTTP2-Settings: %r" % request.target)
+    return problems
 
 
 def compare(backend, clients):
@@ -380,6 +556,7 @@ def compare(backend, clients):
             sent = (request.method, request.target, request.sent_on(), [t.split(b": ")[1] for t in wanted])
             if got[:3] != sent[:3] or (request.route == "plain" and got[3] != sent[3]):
                 problems.append("backend: %r of %d bytes for %r of %d" % (got[:2], len(body), sent[:2], len(sent[2])))
+            problems += judge_upgrade(request, body, fields)
     return problems
 
 
@@ -395,6 +572,7 @@ def run(backend, order):
         "problems": problems[:20],
         "answered": sum(client.answered for client in clients),
         "sent": sum(len(client.requests) for client in clients),
+        "tunnels": backend.tunnels,
     }
 
 

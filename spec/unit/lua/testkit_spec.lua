@@ -220,3 +220,55 @@ describe("an endpoint that gives no answer", function()
         for word, status in pairs(require("fluxgate.chain").FAILURES) do assert.equal(want[word], status, word) end
     end)
 end)
+
+describe("a strategy made of another for some of the endpoints", function()
+    before_each(function() kit.seed(1) end)
+
+    local function composed(prepares)
+        local file = os.tmpname() .. ".lua"
+        local out = assert(io.open(file, "w"))
+        out:write(([[
+            local S = {} S.__index = S
+            function S.new(options, service)
+                return setmetatable({ ring = gateway.strategy("consistent_hash", { key = "header:X-User" }), group = {} }, S)
+            end
+            function S:on_change(backends)
+                self.group = {}
+                for _, b in ipairs(backends) do
+                    if b.metadata.version == "v2" then self.group[#self.group + 1] = b end
+                end
+                if %s then self.ring:on_change(self.group) end
+            end
+            function S:pick(request, backends) return self.ring:pick(request, self.group) end
+            return S]]):format(tostring(prepares)))
+        out:close()
+        local instance = kit.strategy(file)
+        os.remove(file)
+        return instance
+    end
+
+    local function fleet()
+        local rows = {}
+        for i = 1, 8 do rows[i] = { id = "b" .. i, metadata = { version = i > 4 and "v2" or "v1" } } end
+        return kit.backends(rows)
+    end
+
+    for _, prepares in ipairs { false, true } do
+        it("stays in its group and with its key, prepared for it: " .. tostring(prepares), function()
+            local made, backends, seen = composed(prepares), fleet(), {}
+            for i = 1, 200 do
+                local request = kit.request { headers = { ["X-User"] = "u" .. i } }
+                local id = kit.pick(made, request, backends).id
+                assert.equal(id, kit.pick(made, request, backends).id)
+                seen[id] = true
+            end
+            assert.same({ b5 = true, b6 = true, b7 = true, b8 = true }, seen)
+        end)
+    end
+
+    it("bounds the load of a group that it was prepared for", function()
+        local made, backends = composed(true), fleet()
+        for _ = 1, 100 do kit.begin(kit.pick(made, kit.request { headers = { ["X-User"] = "hot" } }, backends)) end
+        for i = 5, 8 do assert.is_true(backends["b" .. i].active <= 32) end -- ceil(1.25 × 101 / 4)
+    end)
+end)

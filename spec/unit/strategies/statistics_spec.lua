@@ -407,6 +407,53 @@ describe("health policy passive", function()
     end)
 end)
 
+-- Envoy's docs, "Priority levels", with its factor of 1.4: the healthy share of each priority → the load of each.
+describe("priority_failover with overprovisioning", function()
+    local function shares(healthy, picks)
+        local rows = {}
+        for priority, percent in ipairs(healthy) do
+            for i = 1, 100 do
+                local state = i <= percent and "healthy" or "unhealthy"
+                rows[#rows + 1] = { id = ("p%d-%03d"):format(priority, i), state = state, metadata = { priority = priority - 1 } }
+            end
+        end
+        kit.seed(1)
+        local strategy, fleet, counts = kit.strategy("priority_failover", { overprovisioning = 1.4 }), kit.backends(rows), {}
+        for priority = 1, #healthy do counts[priority] = 0 end
+        for _ = 1, picks do
+            local priority = tonumber(strategy:pick(kit.request(), fleet).id:match("^p(%d)"))
+            counts[priority] = counts[priority] + 1
+        end
+        return counts
+    end
+
+    for _, row in ipairs {
+        { { 100, 100 }, { 100, 0 } }, { { 72, 100 }, { 100, 0 } }, { { 71, 100 }, { 99.4, 0.6 } },
+        { { 50, 100 }, { 70, 30 } }, { { 25, 100 }, { 35, 65 } }, { { 0, 100 }, { 0, 100 } },
+        { { 25, 25 }, { 50, 50 } }, { { 5, 0 }, { 100, 0 } },
+        { { 20, 20, 10 }, { 40, 40, 20 } }, { { 50, 10, 100 }, { 70, 14, 16 } },
+    } do
+        it("divides as Envoy's table says: " .. table.concat(row[1], ", "), function()
+            local picks, expected = 10000, {}
+            local counts = shares(row[1], picks)
+            for priority, percent in ipairs(row[2]) do
+                if percent == 0 then assert.equal(0, counts[priority]) else expected[priority] = picks * percent / 100 end
+            end
+            assert.is_true(chi_square(counts, expected) < chi_square_bound(#row[2] - 1), table.concat(counts, ", "))
+        end)
+    end
+
+    it("gives a retry its level's others, else the first level that has anybody", function()
+        kit.seed(1)
+        local strategy = kit.strategy("priority_failover", { overprovisioning = 1.4 })
+        local fleet = kit.backends { { id = "a" }, { id = "b" }, { id = "c", metadata = { priority = 1 } } }
+        strategy:pick(kit.request(), fleet)
+        for _ = 1, 50 do assert.equal("b", kit.pick(strategy, kit.request { tried = { fleet.a } }, fleet).id) end
+        assert.equal("c", kit.pick(strategy, kit.request { tried = { fleet.a, fleet.b } }, fleet).id)
+        assert.is_nil(strategy:pick(kit.request(), kit.backends {}))
+    end)
+end)
+
 describe("strategies that go by a key", function()
     for _, name in ipairs { "consistent_hash", "maglev" } do
         it("agree in gateways with other pasts: " .. name, function()

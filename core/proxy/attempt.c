@@ -163,6 +163,7 @@ rewind_request(struct stream *stream)
         content_rewind(stream);
     }
     stream->sent = 0;
+    stream->was_reset = false;
     buf_give(&stream->proxy->buffers, &stream->back);
     relay_begin(&stream->down, BODY_CLOSE, BODY_CLOSE, 0, NULL);
     h1_response_init(&stream->response, &stream->arena,
@@ -447,7 +448,8 @@ read_response_head(struct stream *stream)
         attempt_fail(stream, REASON_BAD_RESPONSE);
     } else {
         /* A pooled connection that the backend was closing while the request was on its way. */
-        if (n == 0 && stream->pooled && upstream_is_unread(stream->upstream)) stream->sent = 0;
+        bool has_fin = n == 0 && !stream->was_reset;
+        if (has_fin && stream->pooled && upstream_is_unread(stream->upstream)) stream->sent = 0;
         attempt_fail(stream, REASON_RESET_BEFORE_HEADERS);
     }
 }

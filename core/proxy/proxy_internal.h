@@ -361,6 +361,7 @@ struct stream {
     uint64_t sent;          /* request bytes the kernel took in this attempt */
     uint64_t stay_until_us; /* its place is held until then though it failed; 0: it did not */
     bool pooled;            /* the attempt runs on a connection that served before */
+    bool was_reset;         /* its connection, without a FIN: the end that recv(2) tells of is none */
     bool met_stale;         /* such a one was at its end: this request takes no other */
     uint32_t attempts;
 

@@ -85,10 +85,13 @@ stream_body_broken(struct stream *stream)
     }
 }
 
-/* The backend takes no more. It may have answered already and closed: its answer, if any, is read first. */
+/* The backend takes no more. It may have answered already and closed: its answer, if any, is read first. What
+ * send(2) has told of a RST recv(2) does not tell again: it says 0 then, as after FIN. EPIPE is the RST that
+ * came after a FIN, which is the end that counts. */
 static void
 body_unwanted(struct stream *stream)
 {
+    stream->was_reset = errno != EPIPE;
     if (stream->state == STREAM_WAIT && stream->sent == 0) {
         attempt_fail(stream, REASON_RESET_BEFORE_HEADERS);
         return;
@@ -152,7 +155,7 @@ static enum body_read
 read_back_ended(struct stream *stream, struct relay *relay, ssize_t n)
 {
     if (n == -1 && (errno == EAGAIN || errno == EINTR)) return BODY_AGAIN;
-    if (n == 0 && relay->from == BODY_CLOSE) {
+    if (n == 0 && relay->from == BODY_CLOSE && !stream->was_reset) {
         relay_eof(relay);
         return BODY_READ;
     }

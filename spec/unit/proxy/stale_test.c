@@ -347,6 +347,69 @@ a_post_that_arrived_is_never_sent_again(void **state)
     }
 }
 
+/* send(2) takes the RST's error away: recv(2) says 0 after it, and that is no FIN. */
+static void
+a_reset_that_a_write_met_is_no_fin(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 2);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    struct heard *backend = warm_up(rig, client);
+    rig_trust(rig, 0);
+    rig_say(rig, client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n");
+    rig_expect(rig, backend, "\r\n\r\n");
+    arm(client, backend, reset);
+    rig_say(rig, client, "hi");
+    rig_expect(rig, client, "502 reset_before_headers: ");
+    assert_int_equal(backend->fd, -1);
+    assert_false(rig_has_connection(rig, 0));
+    assert_false(rig_has_connection(rig, 1));
+    rig_hang_up(client);
+    free(backend);
+    rig_free(rig);
+}
+
+/* The same amid an answer that ends with its connection: it is cut, and looks cut. */
+static void
+a_reset_that_a_write_met_does_not_end_an_answer(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n");
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    rig_say(rig, backend, "HTTP/1.1 200 OK\r\n\r\nhalf");
+    rig_expect(rig, client, "half");
+    arm(client, backend, reset);
+    rig_say(rig, client, "hi");
+    rig_expect_end(rig, client);
+    assert_null(strstr(client->text, "\r\n0\r\n"));
+    rig_expect_log(rig, "reason=\"reset_after_headers\"");
+    rig_hang_up(client);
+    free(backend);
+    rig_free(rig);
+}
+
+static void
+a_body_met_by_the_end_of_its_connection_goes_with_its_head(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    struct heard *backend = warm_up(rig, client);
+    rig_trust(rig, 0);
+    arm(client, backend, hang_up);
+    rig_say(rig, client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n");
+    struct heard *fresh = rig_backend(rig, 0);
+    rig_say(rig, client, "hi");
+    answer(rig, client, fresh, "\r\n\r\nhi");
+    rig_hang_up(client);
+    rig_hang_up(fresh);
+    free(backend);
+    rig_free(rig);
+}
+
 static struct rig *
 rig_new_unix(char *path, size_t room)
 {
@@ -446,6 +509,9 @@ main(void)
         cmocka_unit_test(a_post_that_came_after_the_fin_is_sent_again),
         cmocka_unit_test(a_post_that_met_a_reset_before_its_first_byte_was_never_sent),
         cmocka_unit_test(a_post_that_arrived_is_never_sent_again),
+        cmocka_unit_test(a_reset_that_a_write_met_is_no_fin),
+        cmocka_unit_test(a_reset_that_a_write_met_does_not_end_an_answer),
+        cmocka_unit_test(a_body_met_by_the_end_of_its_connection_goes_with_its_head),
         cmocka_unit_test(over_a_unix_socket_a_post_that_was_taken_is_never_sent_again),
         cmocka_unit_test(a_request_meets_one_stale_connection_at_most),
     };

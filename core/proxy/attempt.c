@@ -346,10 +346,27 @@ may_retry(struct stream *stream, enum retry_verdict verdict)
     return true;
 }
 
+/* RFC 9110 §15.5.9: what a server may say when it closes a connection that idled for too long. The request
+ * that crossed it was not meant. */
+static bool
+replay_timed_out(struct stream *stream)
+{
+    uint64_t sent = stream->sent;
+    if (!stream->pooled || stream->response.head.keep_alive || stream->up.state != RELAY_DONE) return false;
+    if (upstream_is_unread(stream->upstream)) stream->sent = 0;
+    if (decide(stream, REASON_RESET_BEFORE_HEADERS) == RETRY_SAME) {
+        attempt_fail(stream, REASON_RESET_BEFORE_HEADERS);
+        return true;
+    }
+    stream->sent = sent;
+    return false;
+}
+
 bool
 attempt_replay(struct stream *stream)
 {
     const struct h1_head *answer = &stream->response.head;
+    if (answer->status == 408) return replay_timed_out(stream);
     if (!config_retry_has_status(stream->retry, answer->status)) return false;
     if (stream->up.state != RELAY_DONE || !may_retry(stream, decide(stream, REASON_NONE))) return false;
     attempt_observe(stream, answer->status, REASON_NONE, &answer->headers);

@@ -588,7 +588,8 @@ void attempt_fail(
     struct stream *stream, enum reason reason); /* retries or answers; before the response head only */
 void attempt_end(
     struct stream *stream); /* takes the request off its endpoint; gives or closes the connection */
-/* An answer came that `retry.status` names. True: it was dropped, and the request goes on elsewhere. */
+/* An answer came that `retry.status` names, or a 408 of a pooled connection that the endpoint closes. True:
+ * it was dropped, and the request goes on elsewhere. */
 bool attempt_replay(struct stream *stream);
 void attempt_resume(struct stream *stream); /* BACKOFF is over */
 void attempt_observe(struct stream *stream, int status, enum reason failure, const struct headers *headers);

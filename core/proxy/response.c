@@ -154,7 +154,7 @@ response_on_bytes(struct stream *stream)
             return;
         }
         if (status >= 200) {
-            if (UNLIKELY(status >= 500) && attempt_replay(stream)) return;
+            if (UNLIKELY(status >= 500 || status == 408) && attempt_replay(stream)) return;
             begin_reply(stream);
             return;
         }

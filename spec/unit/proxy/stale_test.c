@@ -347,6 +347,65 @@ a_post_that_arrived_is_never_sent_again(void **state)
     }
 }
 
+#define TIMED_OUT "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+static void
+time_out(struct heard *backend)
+{
+    assert_int_equal(
+        syscall(SYS_sendto, backend->fd, TIMED_OUT, sizeof TIMED_OUT - 1, 0, NULL, 0), sizeof TIMED_OUT - 1);
+}
+
+static void
+a_408_of_a_connection_that_idled_is_no_answer(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    struct heard *backend = warm_up(rig, client);
+    rig_trust(rig, 0);
+    arm(client, backend, time_out);
+    rig_say(rig, client, GET);
+    struct heard *fresh = rig_backend(rig, 0);
+    answer(rig, client, fresh, "\r\n\r\n");
+    assert_int_equal(fake_failures, 0);
+    rig_say(rig, client, GET);
+    rig_expect(rig, fresh, "\r\n\r\n");
+    rig_say(rig, fresh, TIMED_OUT); /* another one */
+    struct heard *last = rig_backend(rig, 0);
+    rig_expect(rig, last, "\r\n\r\n");
+    rig_say(rig, last, TIMED_OUT); /* meant for this request */
+    rig_expect(rig, client, "HTTP/1.1 408 ");
+    assert_false(rig_has_connection(rig, 0));
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    rig_hang_up(fresh);
+    rig_hang_up(last);
+    rig_free(rig);
+}
+
+static void
+a_408_to_a_post_that_arrived_is_its_answer(void **state)
+{
+    static const char *const answers[] = {
+        TIMED_OUT, "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"};
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct rig *rig = rig_new(RIG_PLAIN, 1);
+        struct heard *client = rig_client(rig);
+        struct heard *backend = warm_up(rig, client);
+        rig_trust(rig, 0);
+        rig_say(rig, client, i == 0 ? POST : GET);
+        rig_expect(rig, backend, i == 0 ? "\r\n\r\nhi" : "\r\n\r\n");
+        rig_say(rig, backend, answers[i]);
+        rig_expect(rig, client, "HTTP/1.1 408 ");
+        assert_false(rig_has_connection(rig, 0));
+        rig_hang_up(client);
+        rig_hang_up(backend);
+        rig_free(rig);
+    }
+}
+
 /* send(2) takes the RST's error away: recv(2) says 0 after it, and that is no FIN. */
 static void
 a_reset_that_a_write_met_is_no_fin(void **state)
@@ -509,6 +568,8 @@ main(void)
         cmocka_unit_test(a_post_that_came_after_the_fin_is_sent_again),
         cmocka_unit_test(a_post_that_met_a_reset_before_its_first_byte_was_never_sent),
         cmocka_unit_test(a_post_that_arrived_is_never_sent_again),
+        cmocka_unit_test(a_408_of_a_connection_that_idled_is_no_answer),
+        cmocka_unit_test(a_408_to_a_post_that_arrived_is_its_answer),
         cmocka_unit_test(a_reset_that_a_write_met_is_no_fin),
         cmocka_unit_test(a_reset_that_a_write_met_does_not_end_an_answer),
         cmocka_unit_test(a_body_met_by_the_end_of_its_connection_goes_with_its_head),

@@ -454,6 +454,58 @@ describe("priority_failover with overprovisioning", function()
     end)
 end)
 
+-- Envoy's zone aware routing: a zone whose share of the endpoints is u < 1/Z keeps u Z of its requests; the others go
+-- to the zones with more, in proportion to u - 1/Z. With a gateway in each zone every endpoint then gets the same.
+describe("zone_aware with spill", function()
+    local function picks_of(zone, sizes, picks, seed)
+        local rows = {}
+        for i, size in ipairs(sizes) do
+            for k = 1, size do rows[#rows + 1] = { id = i .. "-" .. k, zone = "z" .. i } end
+        end
+        kit.seed(seed)
+        local strategy = kit.strategy("zone_aware", { zone = "z" .. zone, spill = true, strategy = "weighted_random" })
+        local fleet, by_zone, by_id = kit.backends(rows), {}, {}
+        for _ = 1, picks do
+            local backend = strategy:pick(kit.request(), fleet)
+            by_zone[backend.zone], by_id[backend.id] = (by_zone[backend.zone] or 0) + 1, (by_id[backend.id] or 0) + 1
+        end
+        return by_zone, by_id
+    end
+
+    it("keeps a small zone's share and sends the rest where there is more", function()
+        local sizes = { 2, 10, 3, 9 } -- of 24: even is 6
+        assert.is_true(chi_square(picks_of(2, sizes, 10000, 1), { z2 = 10000 }) == 0)
+        local by_zone = picks_of(1, sizes, 20000, 2) -- keeps 2/6; 4 and 3 of 7 go to the second and the fourth
+        local expected = { z1 = 20000 / 3, z2 = 20000 * 2 / 3 * 4 / 7, z4 = 20000 * 2 / 3 * 3 / 7 }
+        assert.is_nil(by_zone.z3)
+        assert.is_true(chi_square(by_zone, expected) < chi_square_bound(2))
+    end)
+
+    it("lets all endpoints bear alike where each zone has a gateway", function()
+        local sizes, sum, expected = { 1, 2, 3, 6 }, {}, {}
+        for zone = 1, 4 do
+            local _, by_id = picks_of(zone, sizes, 12000, zone)
+            for id, count in pairs(by_id) do sum[id] = (sum[id] or 0) + count end
+        end
+        for id in pairs(sum) do expected[id] = 4000 end
+        assert.is_true(chi_square(sum, expected) < chi_square_bound(11)) -- fewer dice than 48,000 draws: less, if anything
+    end)
+
+    it("sends nothing away below min_local but to all alike, and nothing without spill", function()
+        kit.seed(1)
+        local rows = { { id = "a", zone = "z1" }, { id = "b", zone = "z2" }, { id = "c", zone = "z2" }, { id = "d", zone = "z2" } }
+        local plain, fleet = kit.strategy("zone_aware", { zone = "z1" }), kit.backends(rows)
+        for _ = 1, 100 do assert.equal("a", plain:pick(kit.request(), fleet).id) end
+        local spilling = kit.strategy("zone_aware", { zone = "z1", spill = true, min_local = 2 })
+        local counts = { a = 0, b = 0, c = 0, d = 0 }
+        for _ = 1, 100 do
+            local id = kit.begin(spilling:pick(kit.request(), fleet)).id
+            counts[id] = counts[id] + 1
+        end
+        assert.same({ a = 25, b = 25, c = 25, d = 25 }, counts)
+    end)
+end)
+
 describe("strategies that go by a key", function()
     for _, name in ipairs { "consistent_hash", "maglev" } do
         it("agree in gateways with other pasts: " .. name, function()

@@ -150,6 +150,58 @@ describe("a policy with a function for the socket", function()
         end)
         assert.equal("healthy", (endpoint(gateway, "e1")))
     end)
+
+    it("leaves the endpoint as it was where the function never returns, wherever it stands", function()
+        local server = support.helper("line_server.py", "lines", { answers = { PING = "+PONG\r\n" } })
+        local hangs = { -- the loop is compiled, in a coroutine of control's
+            "local x = 0 while true do x = x + 1 end",
+            "socket:send('PING\\r\\n') local pong, x = socket:receive('line'), 0 while pong do x = x + 1 end",
+            "socket:send('PING\\r\\n') coroutine.wrap(function() local x = 0 while true do x = x + 1 end end)()",
+            "socket:send('PING\\r\\n') pcall(function() socket:receive('line') local x = 0 while true do x = x + 1 end end)",
+        }
+        local services = {}
+        for i, hang in ipairs(hangs) do
+            local path = support.file("talk" .. i .. ".lua", ([[
+local P = {}
+P.__index = P
+function P.new() return setmetatable({}, P) end
+function P:probe()
+    return function(socket)
+        if gateway.counter("begun%d"):next() == 0 then return "first" end
+        %s
+    end
+end
+function P:judge(_, result)
+    if result.value == "first" then return "unhealthy", "it said so once" end
+    return "unhealthy", "judged again"
+end
+return P
+]]):format(i, hang))
+            services[i] = ('  s%d: { endpoints: [ { id: t%d, address: "127.0.0.1:%d" } ], health: { policy: "%s", interval: 50ms } }\n')
+                :format(i, i, server.port, path)
+        end
+        local gateway = support.gateway { config = config({ server.port }, "{ policy: " .. policy [[
+            socket:send("PING\r\n")
+            return socket:receive("line") ]] .. ", interval: 50ms }") .. table.concat(services) }
+        support.wait_until("each was abandoned", function()
+            local missing = {}
+            for i = 1, #hangs do
+                if gateway:metric("fluxgate_plugin_errors_total", { service = "s" .. i }) ~= 1 then missing[#missing + 1] = i end
+            end
+            return #missing == 0, table.concat(missing, " ")
+        end, 60)
+        assert.equal(#hangs, gateway:metric("fluxgate_script_abandonments_total"))
+        for i = 1, #hangs do
+            local state, reason = endpoint(gateway, "t" .. i)
+            assert.equal("unhealthy: it said so once", state .. ": " .. reason)
+            assert.equal(1, gateway:metric("fluxgate_plugin_quarantined", { service = "s" .. i }))
+        end
+        -- dialogs of other policies that were cut off with the state begin anew
+        local before = gateway:metric("fluxgate_probes_total")
+        wait_for(gateway, "e1", "healthy", "nil / +PONG")
+        support.wait_until("it is probed", function() return gateway:metric("fluxgate_probes_total") >= before + 5 end)
+        assert.equal(0, gateway:metric("fluxgate_control_restarts_total"))
+    end)
 end)
 
 describe("a policy that reads the body of an answer", function()

@@ -24,7 +24,9 @@ help_line(struct strbuf *out, const struct meter_definition *definition)
         help = (struct slice){help.at + n, help.len - n};
     }
     strbuf_printf(out, "\n# TYPE %.*s %s\n", (int)definition->name.len, definition->name.at,
-        definition->kind == METER_GAUGE ? "gauge" : "counter");
+        definition->kind == METER_GAUGE       ? "gauge"
+        : definition->kind == METER_HISTOGRAM ? "histogram"
+                                              : "counter");
 }
 
 /* The fewest that read back to the same number: 0.1, not 0.10000000000000001. */
@@ -43,23 +45,76 @@ static void
 number(struct strbuf *out, double value)
 {
     if (value >= -9007199254740992.0 && value <= 9007199254740992.0 && value == (double)(int64_t)value)
-        strbuf_printf(out, "%lld\n", (long long)value);
+        strbuf_printf(out, "%lld", (long long)value);
     else
-        strbuf_printf(out, "%.*g\n", digits(value), value);
+        strbuf_printf(out, "%.*g", digits(value), value);
 }
 
-static void
-sample_line(struct strbuf *out, const struct meter_definition *definition, const struct meter_sample *sample)
+/* The name and the labels, without the brace that ends them. True: there is one. */
+static bool
+series(struct strbuf *out, const struct meter_definition *definition, const char *suffix, struct slice values)
 {
-    struct slice values = sample->values;
     strbuf_add_slice(out, definition->name);
+    strbuf_add_text(out, suffix);
     for (size_t i = 0; i < definition->label_count; i++) {
         strbuf_printf(
             out, "%c%.*s=", i == 0 ? '{' : ',', (int)definition->labels[i].len, definition->labels[i].at);
         stats_label(out, meter_value(&values));
     }
-    strbuf_add_text(out, definition->label_count > 0 ? "} " : " ");
-    number(out, sample->value);
+    return definition->label_count > 0;
+}
+
+static void
+line(struct strbuf *out, const struct meter_definition *definition, const char *suffix, struct slice values,
+    double value)
+{
+    strbuf_add_text(out, series(out, definition, suffix, values) ? "} " : " ");
+    number(out, value);
+    strbuf_add_char(out, '\n');
+}
+
+/* `parts` as in struct meter_histogram. Buckets are shown as sums of all up to their bound. */
+static void
+histogram_lines(
+    struct strbuf *out, const struct meter_definition *definition, struct slice values, const double *parts)
+{
+    double sum = 0;
+    for (size_t i = 0; i <= definition->bound_count; i++) {
+        sum += parts[i];
+        strbuf_add_text(out, series(out, definition, "_bucket", values) ? ",le=\"" : "{le=\"");
+        if (i < definition->bound_count)
+            number(out, definition->bounds[i]);
+        else
+            strbuf_add_text(out, "+Inf");
+        strbuf_add_text(out, "\"} ");
+        number(out, sum);
+        strbuf_add_char(out, '\n');
+    }
+    line(out, definition, "_sum", values, parts[definition->bound_count + 1]);
+    line(out, definition, "_count", values, sum);
+}
+
+static struct slice
+labels_of(const struct meter_sample *sample)
+{
+    struct slice values = sample->values;
+    return (struct slice){values.at, values.len < 3 ? 0 : values.len - 3};
+}
+
+/* The samples at the front that are parts of one histogram; how many. */
+static size_t
+histogram(struct strbuf *out, const struct meter_definition *definition, const struct meter_sample *samples,
+    size_t count)
+{
+    double parts[METER_BOUNDS + 2] = {0};
+    size_t taken = 0;
+    for (; taken < count && samples[taken].meter == samples[0].meter; taken++) {
+        if (!slice_equal(labels_of(&samples[taken]), labels_of(&samples[0]))) break;
+        size_t part = meter_part(&samples[taken]);
+        if (part < METER_BOUNDS + 2) parts[part] = samples[taken].value;
+    }
+    histogram_lines(out, definition, labels_of(&samples[0]), parts);
+    return taken;
 }
 
 void
@@ -75,8 +130,15 @@ stats_expose_meters(struct shm *shm, struct strbuf *out)
     for (uint32_t meter = 0; meter < METERS_MAX; meter++) {
         bool is_shown = meter_at(shm, meter, &definition);
         if (is_shown) help_line(out, &definition);
-        for (; at < count && samples[at].meter <= meter; at++) {
-            if (is_shown && samples[at].meter == meter) sample_line(out, &definition, &samples[at]);
+        while (at < count && samples[at].meter <= meter) {
+            if (!is_shown || samples[at].meter != meter) {
+                at++;
+            } else if (definition.kind == METER_HISTOGRAM) {
+                at += histogram(out, &definition, samples + at, count - at);
+            } else {
+                line(out, &definition, "", samples[at].values, samples[at].value);
+                at++;
+            }
         }
     }
     free(samples);

@@ -35,12 +35,15 @@ fg_natives_layout(void)
 #define OF(type, field) offsetof(struct type, field)
     snprintf(text, sizeof text,
         "fg_dict=%zu handle=%zu;fg_value=%zu number=%zu at=%zu len=%zu kind=%zu;"
-        "fg_metric=%zu number=%zu labels=%zu;fg_series=%zu handle=%zu;fg_key=%zu handle=%zu;"
+        "fg_metric=%zu number=%zu labels=%zu;fg_series=%zu handle=%zu;"
+        "fg_histogram=%zu parts=%zu bounds=%zu bound_count=%zu;fg_key=%zu handle=%zu;"
         "fg_ipset=%zu handle=%zu;",
         sizeof(struct fg_dict), OF(fg_dict, handle), sizeof(struct fg_value), OF(fg_value, number),
         OF(fg_value, at), OF(fg_value, len), OF(fg_value, kind), sizeof(struct fg_metric),
         OF(fg_metric, number), OF(fg_metric, labels), sizeof(struct fg_series), OF(fg_series, handle),
-        sizeof(struct fg_key), OF(fg_key, handle), sizeof(struct fg_ipset), OF(fg_ipset, handle));
+        sizeof(struct fg_histogram), OF(fg_histogram, of.parts), OF(fg_histogram, of.bounds),
+        OF(fg_histogram, of.bound_count), sizeof(struct fg_key), OF(fg_key, handle), sizeof(struct fg_ipset),
+        OF(fg_ipset, handle));
 #undef OF
     return text;
 }
@@ -183,23 +186,70 @@ slices_of(struct slice *out, const struct fg_slice *in, size_t count)
         out[i] = (struct slice){in[i].at, in[i].len};
 }
 
+static int
+metric_open(struct script *script, struct meter_definition *definition, const struct fg_slice *labels,
+    size_t count, struct fg_metric *metric)
+{
+    struct shm *shm = segment_of(script);
+    if (shm == NULL || definition->name.at == NULL || definition->help.at == NULL || labels == NULL ||
+        metric == NULL || count > METER_LABELS)
+        return 0;
+    definition->label_count = count;
+    slices_of(definition->labels, labels, count);
+    metric->number = meter_define(shm, definition);
+    metric->labels = (uint32_t)count;
+    return metric->number != METER_NONE;
+}
+
 int
 fg_metric_open(struct script *script, uint32_t kind, const char *name, size_t name_len, const char *help,
     size_t help_len, const struct fg_slice *labels, size_t count, struct fg_metric *metric)
 {
     guard_point();
+    struct meter_definition definition = {
+        .kind = (enum meter_kind)kind, .name = {name, name_len}, .help = {help, help_len}};
+    return kind <= METER_GAUGE ? metric_open(script, &definition, labels, count, metric) : 0;
+}
+
+int
+fg_histogram_open(struct script *script, const char *name, size_t name_len, const char *help, size_t help_len,
+    const struct fg_slice *labels, size_t count, const double *bounds, size_t bound_count,
+    struct fg_metric *metric)
+{
+    guard_point();
+    struct meter_definition definition = {
+        .kind = METER_HISTOGRAM, .name = {name, name_len}, .help = {help, help_len}};
+    if (bounds == NULL || bound_count > METER_BOUNDS) return 0;
+    memcpy(definition.bounds, bounds, bound_count * sizeof *bounds);
+    definition.bound_count = bound_count;
+    return metric_open(script, &definition, labels, count, metric);
+}
+
+int
+fg_histogram_series(struct script *script, const struct fg_metric *metric, const struct fg_slice *values,
+    size_t count, struct fg_histogram *histogram)
+{
+    guard_point();
+    struct slice parts[METER_LABELS];
+    bool is_other = false;
     struct shm *shm = segment_of(script);
-    if (shm == NULL || name == NULL || help == NULL || labels == NULL || metric == NULL ||
-        count > METER_LABELS || kind > METER_GAUGE)
+    if (shm == NULL || metric == NULL || values == NULL || histogram == NULL || count > METER_LABELS)
         return 0;
-    struct meter_definition definition = {.kind = (enum meter_kind)kind,
-        .name = {name, name_len},
-        .help = {help, help_len},
-        .label_count = count};
-    slices_of(definition.labels, labels, count);
-    metric->number = meter_define(shm, &definition);
-    metric->labels = (uint32_t)count;
-    return metric->number != METER_NONE;
+    slices_of(parts, values, count);
+    memset(histogram, 0, sizeof *histogram);
+    if (!meter_histogram(shm, metric->number, parts, count, &histogram->of, &is_other)) {
+        memset(histogram, 0, sizeof *histogram);
+        return 0;
+    }
+    if (is_other) atomic_fetch_add_explicit(&shm_totals(shm)->metric_overflows, 1, memory_order_relaxed);
+    return is_other ? 2 : 1;
+}
+
+void
+fg_histogram_observe(const struct fg_histogram *histogram, double n)
+{
+    guard_point();
+    if (histogram != NULL && histogram->of.parts[0] != NULL) meter_observe(&histogram->of, n);
 }
 
 int

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "core/script/view.h"
+#include "core/shm/meter.h"
 
 struct script;
 
@@ -25,6 +26,9 @@ struct fg_metric {
 };
 struct fg_series {
     uint64_t handle; /* an _Atomic uint64_t in the segment */
+};
+struct fg_histogram {
+    struct meter_histogram of;
 };
 /* A key or a set of addresses, on the heap: its script frees what Lua did not, since a state may be dropped
  * whole. */
@@ -62,6 +66,12 @@ int fg_metric_series(struct script *script, const struct fg_metric *metric, cons
     size_t count, struct fg_series *series);
 void fg_series_add(const struct fg_series *series, double n);
 void fg_series_set(const struct fg_series *series, double n);
+int fg_histogram_open(struct script *script, const char *name, size_t name_len, const char *help,
+    size_t help_len, const struct fg_slice *labels, size_t count, const double *bounds, size_t bound_count,
+    struct fg_metric *metric);
+int fg_histogram_series(struct script *script, const struct fg_metric *metric, const struct fg_slice *values,
+    size_t count, struct fg_histogram *histogram);
+void fg_histogram_observe(const struct fg_histogram *histogram, double n);
 
 /* Codecs: into `out` of `cap` bytes. Bytes written; -1: no room, -2: the text is none. */
 double fg_base64_encode(const char *bytes, size_t len, int is_url, char *out, size_t cap);

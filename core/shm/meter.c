@@ -8,7 +8,8 @@
  * `ready`, by whoever finds it not ready: it is the same text whoever writes. */
 struct meter_row {
     _Atomic uint32_t ready, is_shown, series_count;
-    uint32_t kind, label_count;
+    uint32_t kind, label_count, bound_count;
+    double bounds[METER_BOUNDS];
     char name[METER_NAME_BYTES], help[METER_HELP_BYTES]; /* NUL-terminated */
     char labels[METER_LABELS][METER_LABEL_NAME_BYTES];
 };
@@ -53,9 +54,14 @@ is_ready(struct shm *shm, uint32_t meter)
 static uint64_t
 definition_tag(const struct shm *shm, const struct meter_definition *definition)
 {
-    char text[METER_NAME_BYTES + METER_LABELS * METER_LABEL_NAME_BYTES + 1];
+    char text[METER_NAME_BYTES + METER_LABELS * METER_LABEL_NAME_BYTES + sizeof(definition->bounds) + 2];
     size_t len = 0;
     text[len++] = (char)definition->kind;
+    if (definition->kind == METER_HISTOGRAM) {
+        text[len++] = (char)definition->bound_count;
+        memcpy(text + len, definition->bounds, definition->bound_count * sizeof(double));
+        len += definition->bound_count * sizeof(double);
+    }
     for (size_t i = 0; i <= definition->label_count; i++) { /* no text holds a NUL: each ends by its own */
         struct slice part = i == 0 ? definition->name : definition->labels[i - 1];
         memcpy(text + len, part.at, part.len);
@@ -68,7 +74,7 @@ definition_tag(const struct shm *shm, const struct meter_definition *definition)
 static bool
 definition_fits(const struct meter_definition *definition)
 {
-    if (definition->label_count > METER_LABELS) return false;
+    if (definition->label_count > METER_LABELS || definition->bound_count > METER_BOUNDS) return false;
     for (size_t i = 0; i <= definition->label_count; i++) {
         struct slice part = i == 0 ? definition->name : definition->labels[i - 1];
         size_t most = i == 0 ? METER_NAME_BYTES : METER_LABEL_NAME_BYTES;
@@ -84,12 +90,33 @@ row_write(struct meter_row *row, const struct meter_definition *definition)
     if (help.len >= METER_HELP_BYTES) help.len = METER_HELP_BYTES - 1;
     row->kind = (uint32_t)definition->kind;
     row->label_count = (uint32_t)definition->label_count;
+    row->bound_count = (uint32_t)definition->bound_count;
+    memcpy(row->bounds, definition->bounds, sizeof(row->bounds));
     memcpy(row->name, definition->name.at, definition->name.len);
     for (size_t i = 0; i < help.len; i++)
         row->help[i] = help.at[i] == '\0' ? ' ' : help.at[i];
     for (size_t i = 0; i < definition->label_count; i++)
         memcpy(row->labels[i], definition->labels[i].at, definition->labels[i].len);
     atomic_store_explicit(&row->ready, 1, memory_order_release);
+}
+
+/* A line of a histogram is called like it, and then so. */
+static bool
+is_line_of(struct slice name, struct slice histogram)
+{
+    if (!slice_starts_with(name, histogram)) return false;
+    struct slice rest = {name.at + histogram.len, name.len - histogram.len};
+    return slice_equal(rest, SLICE_LIT("_bucket")) || slice_equal(rest, SLICE_LIT("_sum")) ||
+           slice_equal(rest, SLICE_LIT("_count"));
+}
+
+static bool
+names_clash(const struct meter_row *row, const struct meter_definition *definition)
+{
+    struct slice name = slice_of(row->name);
+    return slice_equal(name, definition->name) ||
+           (row->kind == METER_HISTOGRAM && is_line_of(definition->name, name)) ||
+           (definition->kind == METER_HISTOGRAM && is_line_of(name, definition->name));
 }
 
 uint32_t
@@ -110,7 +137,7 @@ meter_define(struct shm *shm, const struct meter_definition *definition)
     if (!is_ready(shm, meter)) row_write(&meters->rows[meter], definition);
     for (uint32_t other = 0; other < METERS_MAX && atomic_load(&meters->row_tags[other]) != 0; other++) {
         struct meter_row *row = &meters->rows[other];
-        if (other != meter && is_ready(shm, other) && slice_equal(slice_of(row->name), definition->name))
+        if (other != meter && is_ready(shm, other) && names_clash(row, definition))
             atomic_store(&row->is_shown, 0);
     }
     atomic_store(&meters->rows[meter].is_shown, 1);
@@ -172,6 +199,47 @@ cell_find(struct shm *shm, struct meters *meters, const struct packed *packed, b
     return NULL;
 }
 
+/* All parts of a histogram, each with its place as one value more: or none, where there is no room for one.
+ */
+static bool
+parts_find(
+    struct shm *shm, struct packed *packed, bool bounded, uint32_t count, struct meter_histogram *histogram)
+{
+    const size_t len = packed->len;
+    if (len + 3 > METER_VALUES_BYTES) return false;
+    for (uint32_t i = 0; i < count; i++) {
+        memcpy(packed->bytes + len, (char[]){0, 1, (char)i}, 3);
+        packed->len = len + 3;
+        struct meter_cell *cell = cell_find(shm, meters_of(shm), packed, bounded);
+        if (cell == NULL) return false;
+        histogram->parts[i] = &cell->value;
+    }
+    return true;
+}
+
+bool
+meter_histogram(struct shm *shm, uint32_t meter, const struct slice *values, size_t count,
+    struct meter_histogram *histogram, bool *is_other)
+{
+    struct packed packed;
+    struct slice others[METER_LABELS];
+    if (!is_ready(shm, meter) || count > METER_LABELS) return false;
+    const struct meter_row *row = &meters_of(shm)->rows[meter];
+    if (row->kind != METER_HISTOGRAM || row->label_count != count || row->bound_count > METER_BOUNDS)
+        return false;
+    histogram->bound_count = row->bound_count;
+    memcpy(histogram->bounds, row->bounds, sizeof(histogram->bounds));
+    *is_other = false;
+    if (values_pack(&packed, meter, values, count) &&
+        parts_find(shm, &packed, count > 0, row->bound_count + 2, histogram))
+        return true;
+    *is_other = true;
+    for (size_t i = 0; i < METER_LABELS; i++)
+        others[i] = SLICE_LIT("other");
+    return values_pack(&packed, meter, others, count) &&
+           parts_find(shm, &packed, false, row->bound_count + 2, histogram);
+}
+
 _Atomic uint64_t *
 meter_series(struct shm *shm, uint32_t meter, const struct slice *values, size_t count, bool *is_other)
 {
@@ -180,6 +248,7 @@ meter_series(struct shm *shm, uint32_t meter, const struct slice *values, size_t
     struct meter_cell *cell = NULL;
     if (!is_ready(shm, meter) || meters->rows[meter].label_count != count || count > METER_LABELS)
         return NULL;
+    if (meters->rows[meter].kind == METER_HISTOGRAM) return NULL;
     if (values_pack(&packed, meter, values, count)) cell = cell_find(shm, meters, &packed, count > 0);
     *is_other = cell == NULL;
     if (cell != NULL) return &cell->value;
@@ -221,6 +290,16 @@ meter_set(_Atomic uint64_t *series, double n)
     atomic_store_explicit(series, bits_of(n), memory_order_relaxed);
 }
 
+void
+meter_observe(const struct meter_histogram *histogram, double n)
+{
+    uint32_t i = 0;
+    while (i < histogram->bound_count && n > histogram->bounds[i])
+        i++;
+    meter_add(histogram->parts[i], 1);
+    meter_add(histogram->parts[histogram->bound_count + 1], n);
+}
+
 /* ---- the scrape ---- */
 
 static struct slice
@@ -236,11 +315,13 @@ meter_at(struct shm *shm, uint32_t meter, struct meter_definition *definition)
     const struct meter_row *row = &meters_of(shm)->rows[meter];
     if (atomic_load(&row->is_shown) == 0) return false;
     *definition = (struct meter_definition){
-        .kind = row->kind == METER_GAUGE ? METER_GAUGE : METER_COUNTER,
+        .kind = row->kind <= METER_HISTOGRAM ? (enum meter_kind)row->kind : METER_COUNTER,
         .name = field_of(row->name, METER_NAME_BYTES),
         .help = field_of(row->help, METER_HELP_BYTES),
         .label_count = row->label_count < METER_LABELS ? row->label_count : METER_LABELS,
+        .bound_count = row->bound_count < METER_BOUNDS ? row->bound_count : METER_BOUNDS,
     };
+    memcpy(definition->bounds, row->bounds, sizeof(row->bounds));
     for (size_t i = 0; i < definition->label_count; i++)
         definition->labels[i] = field_of(row->labels[i], METER_LABEL_NAME_BYTES);
     return true;
@@ -284,4 +365,10 @@ meter_value(struct slice *values)
     struct slice value = {values->at + 2, len};
     *values = (struct slice){value.at + len, values->len - 2 - len};
     return value;
+}
+
+size_t
+meter_part(const struct meter_sample *sample)
+{
+    return sample->values.len == 0 ? 0 : (unsigned char)sample->values.at[sample->values.len - 1];
 }

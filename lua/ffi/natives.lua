@@ -12,6 +12,11 @@ struct fg_value {
 };
 struct fg_metric { const uint32_t number, labels; };
 struct fg_series { const uint64_t handle; };
+struct fg_histogram {
+    const uint64_t parts[34];
+    const double bounds[32];
+    const uint32_t bound_count;
+};
 struct fg_key { const uint64_t handle; };
 struct fg_ipset { const uint64_t handle; };
 
@@ -34,6 +39,12 @@ int fg_metric_series(struct script *script, const struct fg_metric *metric, cons
     size_t count, struct fg_series *series);
 void fg_series_add(const struct fg_series *series, double n);
 void fg_series_set(const struct fg_series *series, double n);
+int fg_histogram_open(struct script *script, const char *name, size_t name_len, const char *help,
+    size_t help_len, const struct fg_slice *labels, size_t count, const double *bounds, size_t bound_count,
+    struct fg_metric *metric);
+int fg_histogram_series(struct script *script, const struct fg_metric *metric, const struct fg_slice *values,
+    size_t count, struct fg_histogram *histogram);
+void fg_histogram_observe(const struct fg_histogram *histogram, double n);
 
 double fg_base64_encode(const char *bytes, size_t len, int is_url, char *out, size_t cap);
 double fg_base64_decode(const char *text, size_t len, int is_url, char *out, size_t cap);
@@ -64,5 +75,5 @@ return {
     -- enum dict_result and enum dict_kind
     OK = 0, NONE = 1, EXISTS = 2, FULL = 3, KIND = 4, BUCKET = 5, REFUSED = 6, BUSY = 7, KEY = 8, VALUE = 9,
     NUMBER = 1, STRING = 2, BOOLEAN = 3,
-    LABELS_MAX = 8, SERIES_MAX = 1000, -- core/shm/meter.h
+    LABELS_MAX = 8, SERIES_MAX = 1000, BOUNDS_MAX = 32, -- core/shm/meter.h
 }

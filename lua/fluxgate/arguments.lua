@@ -166,33 +166,69 @@ local SHIPPED = { fluxgate_rate_limited_total = true, fluxgate_mirrored_total = 
 local OURS = { "^fluxgate_", "^loadbalancer_", "^flux_", "^service_registry_" }
 local METRIC_KINDS = { counter = 0, gauge = 1 } -- enum meter_kind
 
+-- What every metric has: raises at the line that called who calls this.
+local function check_metric(what, name, help, labels)
+    if type(name) ~= "string" or not name:find("^[%a_:][%w_:]*$") or #name > 127 then
+        error(what .. ": no name of a metric: " .. tostring(name), 4)
+    end
+    for _, pattern in ipairs(OURS) do
+        if name:find(pattern) and not SHIPPED[name] then
+            error(what .. ": " .. name .. ": names of this kind are fluxgate's own", 4)
+        end
+    end
+    if type(help) ~= "string" then error(what .. ": expected a help text, got " .. type(help), 4) end
+    if labels ~= nil and type(labels) ~= "table" then
+        error(what .. ": expected a list of label names, got " .. type(labels), 4)
+    end
+    if #(labels or {}) > 8 then error(what .. ": more than 8 labels", 4) end
+    local seen = {}
+    for _, label in ipairs(labels or {}) do
+        local is_fine = type(label) == "string" and label:find("^[%a_][%w_]*$") and label:sub(1, 2) ~= "__"
+        if not is_fine or #label > 63 or seen[label] then
+            error(what .. ": no name of a label, or twice the same: " .. tostring(label), 4)
+        end
+        seen[label] = true
+    end
+    return seen
+end
+
 -- The number of the kind; raises where the definition is none.
 function arguments.metric(kind, name, help, labels)
     if not METRIC_KINDS[kind] then
         error("gateway.metric: expected \"counter\" or \"gauge\", got " .. tostring(kind), 3)
     end
-    if type(name) ~= "string" or not name:find("^[%a_:][%w_:]*$") or #name > 127 then
-        error("gateway.metric: no name of a metric: " .. tostring(name), 3)
-    end
-    for _, pattern in ipairs(OURS) do
-        if name:find(pattern) and not SHIPPED[name] then
-            error("gateway.metric: " .. name .. ": names of this kind are fluxgate's own", 3)
-        end
-    end
-    if type(help) ~= "string" then error("gateway.metric: expected a help text, got " .. type(help), 3) end
-    if labels ~= nil and type(labels) ~= "table" then
-        error("gateway.metric: expected a list of label names, got " .. type(labels), 3)
-    end
-    if #(labels or {}) > 8 then error("gateway.metric: more than 8 labels", 3) end
-    local seen = {}
-    for _, label in ipairs(labels or {}) do
-        local is_fine = type(label) == "string" and label:find("^[%a_][%w_]*$") and label:sub(1, 2) ~= "__"
-        if not is_fine or #label > 63 or seen[label] then
-            error("gateway.metric: no name of a label, or twice the same: " .. tostring(label), 3)
-        end
-        seen[label] = true
-    end
+    check_metric("gateway.metric", name, help, labels)
     return METRIC_KINDS[kind]
+end
+
+-- The default of Prometheus' client libraries: seconds of a request.
+local BUCKETS = { 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10 }
+
+-- A copy of the bounds; raises where the definition is none.
+function arguments.histogram(name, help, labels, buckets)
+    local seen, bounds = check_metric("gateway.histogram", name, help, labels), {}
+    if seen.le then error("gateway.histogram: the label le is the histogram's own", 3) end
+    buckets = buckets == nil and BUCKETS or buckets
+    if type(buckets) ~= "table" then
+        error("gateway.histogram: expected a list of bounds, got " .. type(buckets), 3)
+    end
+    for i, bound in ipairs(buckets) do
+        local is_fine = type(bound) == "number" and bound > -HUGE and bound < HUGE
+        if not is_fine or (i > 1 and bound <= bounds[i - 1]) then
+            error("gateway.histogram: bounds are finite numbers that go up, got " .. tostring(bound), 3)
+        end
+        bounds[i] = bound
+    end
+    if #bounds < 1 or #bounds > 32 then
+        error("gateway.histogram: expected 1 to 32 bounds, got " .. #bounds, 3)
+    end
+    return bounds
+end
+
+-- What two metrics of one name must have in common, as text.
+function arguments.definition(kind, labels, bounds)
+    local text = kind .. "(" .. table.concat(labels, ",") .. ")"
+    return bounds and text .. " by " .. table.concat(bounds, ",") or text
 end
 
 -- The number to add or set. `sets`: by set().

@@ -127,8 +127,9 @@ local function label_text(name, given)
 end
 
 -- The series of label values: out of a tree of tables by value, whose leaves C gave. What C counts in the
--- series `other` is not kept, so the tree is as bounded as the metric.
-local function finder(script, handle, name, count)
+-- series `other` is not kept, so the tree is as bounded as the metric. `leaf` and `open` are those of its
+-- kind.
+local function finder(script, handle, name, count, leaf, open)
     local tree, kept = {}, 0
     local function slow(...)
         local texts = {} -- holds the strings while C reads them
@@ -136,8 +137,8 @@ local function finder(script, handle, name, count)
             texts[i] = label_text(name, (select(i, ...)))
             slices[i - 1].at, slices[i - 1].len = texts[i], #texts[i]
         end
-        local found = ffi.new("struct fg_series")
-        local result = C.fg_metric_series(script, handle, slices, count, found)
+        local found = ffi.new(leaf)
+        local result = open(script, handle, slices, count, found)
         if result ~= 1 or kept >= layout.SERIES_MAX then return found end
         kept = kept + 1
         local node = tree
@@ -167,16 +168,22 @@ end
 
 local function metrics(extra, script)
     local defined = {} -- name → its definition, in this state
+    local series, histogram = ffi.typeof("struct fg_series"), ffi.typeof("struct fg_histogram")
+
+    -- Raises, at the line of the script, where the name has another definition.
+    local function prepare(what, name, definition, labels)
+        if defined[name] and defined[name] ~= definition then
+            error(what .. ": " .. name .. " is another metric already: " .. defined[name], 3)
+        end
+        for i = 1, #labels do slices[i - 1].at, slices[i - 1].len = labels[i], #labels[i] end
+        return ffi.new("struct fg_metric")
+    end
 
     function extra.metric(kind, name, help, labels)
         local number_of_kind = arguments.metric(kind, name, help, labels)
         labels = labels or {}
-        local definition = kind .. "(" .. table.concat(labels, ",") .. ")"
-        if defined[name] and defined[name] ~= definition then
-            error("gateway.metric: " .. name .. " is another metric already: " .. defined[name], 2)
-        end
-        for i = 1, #labels do slices[i - 1].at, slices[i - 1].len = labels[i], #labels[i] end
-        local handle = ffi.new("struct fg_metric")
+        local definition = arguments.definition(kind, labels)
+        local handle = prepare("gateway.metric", name, definition, labels)
         local has_room = C.fg_metric_open(script, number_of_kind, name, #name, help, #help, slices, #labels,
             handle)
         if has_room == 0 then
@@ -184,7 +191,7 @@ local function metrics(extra, script)
         end
         defined[name] = definition
         local count = #labels
-        local find = finder(script, handle, name, count)
+        local find = finder(script, handle, name, count, series, C.fg_metric_series)
         return {
             add = function(_, n, ...)
                 arguments.sample(number_of_kind, name, n, false)
@@ -195,6 +202,27 @@ local function metrics(extra, script)
                 arguments.sample(number_of_kind, name, n, true)
                 arguments.labels(name, count, select("#", ...))
                 C.fg_series_set(find(...), n)
+            end,
+        }
+    end
+
+    function extra.histogram(name, help, labels, buckets)
+        local bounds = arguments.histogram(name, help, labels, buckets)
+        labels = labels or {}
+        local definition, count = arguments.definition("histogram", labels, bounds), #labels
+        local handle = prepare("gateway.histogram", name, definition, labels)
+        local has_room = C.fg_histogram_open(script, name, #name, help, #help, slices, count,
+            ffi.new("double[?]", #bounds, bounds), #bounds, handle)
+        if has_room == 0 then
+            error("gateway.histogram: no room for another metric", 2)
+        end
+        defined[name] = definition
+        local find = finder(script, handle, name, count, histogram, C.fg_histogram_series)
+        return {
+            observe = function(_, n, ...)
+                arguments.number(name, n)
+                arguments.labels(name, count, select("#", ...))
+                C.fg_histogram_observe(find(...), n)
             end,
         }
     end

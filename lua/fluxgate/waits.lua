@@ -102,7 +102,8 @@ end
 -- What was fetched, in order: { url, method, headers, body }.
 function waits.fetched() return state.fetched end
 
--- metric name → label values joined by "," → sum.
+-- metric name → label values joined by "," → sum; of a histogram { count, sum, buckets: bound → how many are
+-- no greater }.
 function waits.metrics() return state.metrics end
 
 -- What core/proxy/fetch_url.c refuses, as far as a script's own mistakes go.
@@ -279,37 +280,64 @@ function extra.dict(name)
     return dict
 end
 
-function extra.metric(kind, name, help, labels)
-    local number_of_kind = arguments.metric(kind, name, help, labels)
-    local count, definition = #(labels or {}), kind .. "(" .. table.concat(labels or {}, ",") .. ")"
+-- The sums of one name; raises, at the line of the script, where it has another definition.
+local function define(what, name, definition)
     if state.defined[name] and state.defined[name] ~= definition then
-        error("gateway.metric: " .. name .. " is another metric already: " .. state.defined[name], 2)
+        error(what .. ": " .. name .. " is another metric already: " .. state.defined[name], 3)
     end
     state.defined[name], state.metrics[name] = definition, state.metrics[name] or {}
-    local sums = state.metrics[name]
-    local function key_of(...)
-        local texts = { ... }
-        for i = 1, count do
-            local what = type(texts[i])
-            if what ~= "string" and what ~= "number" and what ~= "boolean" then
-                error(name .. ": a label value is a string, a number or a boolean, not a " .. what, 3)
-            end
-            texts[i] = tostring(texts[i])
+    return state.metrics[name]
+end
+
+local function key_of(name, count, ...)
+    local texts = { ... }
+    for i = 1, count do
+        local what = type(texts[i])
+        if what ~= "string" and what ~= "number" and what ~= "boolean" then
+            error(name .. ": a label value is a string, a number or a boolean, not a " .. what, 3)
         end
-        return table.concat(texts, ",")
+        texts[i] = tostring(texts[i])
     end
+    return table.concat(texts, ",")
+end
+
+function extra.metric(kind, name, help, labels)
+    local number_of_kind, count = arguments.metric(kind, name, help, labels), #(labels or {})
+    local sums = define("gateway.metric", name, arguments.definition(kind, labels or {}))
     return {
         add = function(_, n, ...)
             arguments.sample(number_of_kind, name, n, false)
             arguments.labels(name, count, select("#", ...))
-            local key = key_of(...)
+            local key = key_of(name, count, ...)
             sums[key] = (sums[key] or 0) + n
         end,
         set = function(_, n, ...)
             arguments.sample(number_of_kind, name, n, true)
             arguments.labels(name, count, select("#", ...))
-            local key = key_of(...)
+            local key = key_of(name, count, ...)
             sums[key] = n
+        end,
+    }
+end
+
+function extra.histogram(name, help, labels, buckets)
+    local bounds, count = arguments.histogram(name, help, labels, buckets), #(labels or {})
+    local sums = define("gateway.histogram", name, arguments.definition("histogram", labels or {}, bounds))
+    return {
+        observe = function(_, n, ...)
+            arguments.number(name, n)
+            arguments.labels(name, count, select("#", ...))
+            local key = key_of(name, count, ...)
+            local one = sums[key]
+            if not one then
+                one = { count = 0, sum = 0, buckets = {} }
+                for _, bound in ipairs(bounds) do one.buckets[bound] = 0 end
+                sums[key] = one
+            end
+            one.count, one.sum = one.count + 1, one.sum + n
+            for _, bound in ipairs(bounds) do
+                if n <= bound then one.buckets[bound] = one.buckets[bound] + 1 end
+            end
         end,
     }
 end

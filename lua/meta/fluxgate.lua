@@ -416,6 +416,14 @@ function Metric:add(n, ...) end
 ---@param ... string|number|boolean
 function Metric:set(n, ...) end
 
+---A histogram of /metrics.
+---@class Histogram
+local Histogram = {}
+
+---@param n number finite
+---@param ... string|number|boolean one value for each label
+function Histogram:observe(n, ...) end
+
 ---A key that verifies signatures.
 ---@class PublicKey
 local PublicKey = {}
@@ -449,6 +457,17 @@ function gateway.dict(name) end
 ---@param labels? string[] at most 8 names
 ---@return Metric
 function gateway.metric(kind, name, help, labels) end
+
+---A histogram of yours in /metrics: NAME_bucket, how many observations are no greater than each bound,
+---NAME_sum and NAME_count, exact over all workers, kept over reloads. What gateway.metric says of names and
+---labels holds here too, and each bound counts as a series. The bounds are by default 0.005, 0.01, 0.025,
+---0.05, 0.1, 0.25, 0.5, 1, 2.5, 5 and 10. Make it in new().
+---@param name string
+---@param help string
+---@param labels? string[] at most 8 names, none of them "le"
+---@param buckets? number[] 1 to 32 bounds that go up, without +Inf
+---@return Histogram
+function gateway.histogram(name, help, labels, buckets) end
 
 ---Seconds since 1970, of the wall clock.
 ---@return number

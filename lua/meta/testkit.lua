@@ -170,8 +170,9 @@ function kit.fetched() end
 ---@return table
 function kit.dict(name, max) end
 
----What gateway.metric counted: metric name → label values joined by "," → sum.
----@return table<string, table<string, number>>
+---What gateway.metric and gateway.histogram counted: metric name → label values joined by "," → sum; of a
+---histogram { count, sum, buckets }, where buckets[bound] is how many are no greater.
+---@return table<string, table<string, number|table>>
 function kit.metrics() end
 
 ---A public key: what gateway.public_key(text), or a JWK with this kid, gives.

@@ -11,12 +11,14 @@ function Counting.new()
         picks = gateway.metric("counter", "picks_total", "Picks.", { "method" }),
         seen = gateway.metric("gauge", "picks_seen", "The shared count as it was last read."),
         taken = gateway.metric("counter", "tokens_total", "Tokens taken."),
+        counts = gateway.histogram("picks_before", "How many picks came before.", { "method" }, { 99, 999, 1e6 }),
     }, Counting)
 end
 
 function Counting:pick(request, backends)
     local count = self.dict:incr("picks", 1, 0)
     self.seen:set(self.dict:get("picks"))
+    self.counts:observe(count - 1, request.method)
     if self.dict:take("bucket", 0.001, 100) then self.taken:add(1) end
     self.picks:add(1, request.method)
     return backends[count % #backends + 1]
@@ -46,10 +48,18 @@ services:
         assert.equal(2000, result.ok)
         assert.equal(2000, gateway:metric("picks_total", { method = "GET" }))
         assert.equal(100, gateway:metric("tokens_total"))
+        local text = gateway:metrics()
+        local first = assert(text:find("# TYPE picks_before histogram\n", 1, true))
+        assert.equal(table.concat({
+            'picks_before_bucket{method="GET",le="99"} 100', 'picks_before_bucket{method="GET",le="999"} 1000',
+            'picks_before_bucket{method="GET",le="1000000"} 2000', 'picks_before_bucket{method="GET",le="+Inf"} 2000',
+            'picks_before_sum{method="GET"} 1999000', 'picks_before_count{method="GET"} 2000', "",
+        }, "\n"), text:match("\n(picks_before_bucket.-\n)#", first))
         assert.is_true((gateway:reload()))
         result = support.load { url = gateway:url(), requests = 500, concurrency = 4, close = true }
         assert.equal(500, result.ok)
         assert.equal(2500, gateway:metric("picks_total", { method = "GET" }))
+        assert.equal(2500, gateway:metric("picks_before_count", { method = "GET" }))
         assert.equal(100, gateway:metric("tokens_total"))
         support.curl(gateway:url())
         assert.equal(2501, gateway:metric("picks_seen"))

@@ -125,6 +125,32 @@ local function metrics()
     raises("finite number", function() gauge:add("1") end)
 end
 
+local function histograms()
+    local sizes = gateway.histogram("alike_sizes", "Help.", { "kind" }, { -1, 0.5, 10 })
+    for _, n in ipairs { -1, 0, 0.5, 0.6, 10, 11, -5 } do sizes:observe(n, "a") end
+    sizes:observe(7, true)
+    gateway.histogram("alike_seconds", "Help."):observe(0.25)
+    gateway.histogram("alike_sizes", "Help.", { "kind" }, { -1, 0.5, 10 }):observe(0, "a")
+    raises("another metric already", function() gateway.histogram("alike_sizes", "Help.", { "kind" }) end)
+    raises("another metric already", function() gateway.metric("gauge", "alike_sizes", "Help.", { "kind" }) end)
+    raises("gateway.histogram: no name of a metric", function() gateway.histogram("a-b", "Help.") end)
+    raises("fluxgate's own", function() gateway.histogram("fluxgate_seconds", "Help.") end)
+    raises("help text", function() gateway.histogram("x") end)
+    raises("label le", function() gateway.histogram("x", "Help.", { "le" }) end)
+    for _, wrong in ipairs { { 1, 1 }, { 2, 1 }, { 0 / 0 }, { 1, 1 / 0 }, { "1" }, { 1, {} } } do
+        raises("bounds are finite numbers that go up", function() gateway.histogram("x", "Help.", nil, wrong) end)
+    end
+    raises("1 to 32 bounds, got 0", function() gateway.histogram("x", "Help.", nil, {}) end)
+    local many = {}
+    for i = 1, 33 do many[i] = i end
+    raises("1 to 32 bounds, got 33", function() gateway.histogram("x", "Help.", nil, many) end)
+    raises("list of bounds", function() gateway.histogram("x", "Help.", nil, 1) end)
+    raises("finite number", function() sizes:observe(0 / 0, "a") end)
+    raises("finite number", function() sizes:observe("1", "a") end)
+    raises("expected 1 label values, got 0", function() sizes:observe(1) end)
+    raises("a label value is", function() sizes:observe(1, {}) end)
+end
+
 local function codecs()
     for plain, coded in pairs { -- RFC 4648 §10
         [""] = "", f = "Zg==", fo = "Zm8=", foo = "Zm9v", foob = "Zm9vYg==", fooba = "Zm9vYmE=", foobar = "Zm9vYmFy",
@@ -218,6 +244,7 @@ end
 function Alike.new()
     dictionaries()
     metrics()
+    histograms()
     codecs()
     addresses()
     keys()

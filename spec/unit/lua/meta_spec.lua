@@ -70,9 +70,11 @@ describe("lua/meta/fluxgate.lua", function()
         assert.same(keys(methods "dict"), keys(classes.Dict))
         assert.same(keys(methods "key"), keys(classes.PublicKey))
         assert.same(keys(methods "set"), keys(classes.IpSet))
-        local of_kit = inside("dict = gateway.dict('d'), metric = gateway.metric('gauge', 'g', '')")
+        local of_kit = inside("dict = gateway.dict('d'), metric = gateway.metric('gauge', 'g', ''), "
+            .. "histogram = gateway.histogram('h', '')")
         for name in pairs(classes.Dict) do assert.is_function(of_kit.dict[name], name) end
         assert.same(keys(of_kit.metric), keys(classes.Metric))
+        assert.same(keys(of_kit.histogram), keys(classes.Histogram))
     end)
 
     -- The gateway's own views are FFI structs, so their fields are compared by reading the source.

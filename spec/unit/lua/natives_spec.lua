@@ -6,6 +6,11 @@ describe("what scripts call beside waiting", function()
         kit.filter("spec/support/natives_alike.lua")
         assert.same({ ["a,1"] = 3.5, ["b,true"] = 1 }, kit.metrics().alike_total)
         assert.same({ [""] = 5 }, kit.metrics().alike_depth)
+        assert.same({
+            a = { count = 8, sum = 16.1, buckets = { [-1] = 2, [0.5] = 5, [10] = 7 } },
+            ["true"] = { count = 1, sum = 7, buckets = { [-1] = 0, [0.5] = 0, [10] = 1 } },
+        }, kit.metrics().alike_sizes)
+        assert.equal(1, kit.metrics().alike_seconds[""].buckets[0.25])
     end)
 
     it("lets a bucket's entry go once the bucket is full again", function()

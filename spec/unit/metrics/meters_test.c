@@ -73,11 +73,60 @@ a_value_is_shown_with_the_fewest_digits_that_read_back(void **state)
     shm_destroy(shm);
 }
 
+static void
+a_histogram_is_shown_in_buckets_that_sum_up(void **state)
+{
+    (void)state;
+    struct meter_histogram seconds, sizes;
+    bool is_other;
+    struct strbuf out = {0};
+    struct shm *shm =
+        shm_create(&(struct shm_params){.max_endpoints = 4, .stats_bytes = stats_region_bytes()});
+    assert_non_null(shm);
+    struct meter_definition definition = {.kind = METER_HISTOGRAM,
+        .name = SLICE_LIT("seconds"),
+        .help = SLICE_LIT("Seconds."),
+        .labels = {SLICE_LIT("kind")},
+        .label_count = 1,
+        .bounds = {0.1, 1, 2.5},
+        .bound_count = 3};
+    struct meter_definition plain = {.kind = METER_HISTOGRAM,
+        .name = SLICE_LIT("sizes"),
+        .help = SLICE_LIT("Sizes."),
+        .bounds = {10},
+        .bound_count = 1};
+    struct slice values[2] = {SLICE_LIT("a\"b"), SLICE_LIT("z")};
+    uint32_t meter = meter_define(shm, &definition), other = meter_define(shm, &plain);
+    assert_true(meter_histogram(shm, meter, &values[0], 1, &seconds, &is_other));
+    for (int i = 0; i < 4; i++)
+        meter_observe(&seconds, (double[]){0.1, 0.5, 3, 0.05}[i]);
+    assert_true(meter_histogram(shm, meter, &values[1], 1, &seconds, &is_other));
+    assert_false(is_other);
+    meter_observe(&seconds, 2.5);
+    assert_true(meter_histogram(shm, other, NULL, 0, &sizes, &is_other));
+    meter_observe(&sizes, 11);
+    stats_expose(shm, 1, &out);
+    assert_false(out.failed);
+    assert_non_null(strstr(out.at,
+        "# HELP seconds Seconds.\n# TYPE seconds histogram\n"
+        "seconds_bucket{kind=\"z\",le=\"0.1\"} 0\nseconds_bucket{kind=\"z\",le=\"1\"} 0\n"
+        "seconds_bucket{kind=\"z\",le=\"2.5\"} 1\nseconds_bucket{kind=\"z\",le=\"+Inf\"} 1\n"
+        "seconds_sum{kind=\"z\"} 2.5\nseconds_count{kind=\"z\"} 1\n"
+        "seconds_bucket{kind=\"a\\\"b\",le=\"0.1\"} 2\nseconds_bucket{kind=\"a\\\"b\",le=\"1\"} 3\n"
+        "seconds_bucket{kind=\"a\\\"b\",le=\"2.5\"} 3\nseconds_bucket{kind=\"a\\\"b\",le=\"+Inf\"} 4\n"
+        "seconds_sum{kind=\"a\\\"b\"} 3.65\nseconds_count{kind=\"a\\\"b\"} 4\n"
+        "# HELP sizes Sizes.\n# TYPE sizes histogram\n"
+        "sizes_bucket{le=\"10\"} 0\nsizes_bucket{le=\"+Inf\"} 1\nsizes_sum 11\nsizes_count 1\n"));
+    strbuf_fini(&out);
+    shm_destroy(shm);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(metrics_of_scripts_are_shown_with_everything_escaped),
+        cmocka_unit_test(a_histogram_is_shown_in_buckets_that_sum_up),
         cmocka_unit_test(a_value_is_shown_with_the_fewest_digits_that_read_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

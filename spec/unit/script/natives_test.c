@@ -114,8 +114,10 @@ counting_in_a_known_series_makes_no_garbage(void **state)
     fixture_init(&f);
     fixture_strategy(&f, 0, "/mem/plugin.lua",
         STRATEGY("self.dict = gateway.dict('hot') self.dict:set('k', 0) "
+                 "self.histogram = gateway.histogram('hot_sizes', 'Hot.', { 'a' }) "
                  "self.metric = gateway.metric('counter', 'hot_total', 'Hot.', { 'a', 'b' })",
-            "self.metric:add(1, 'x', 'y') self.dict:incr('k', 1) self.dict:take('b', 1, 5)"),
+            "self.metric:add(1, 'x', 'y') self.histogram:observe(0.3, 'x') self.dict:incr('k', 1) "
+            "self.dict:take('b', 1, 5)"),
         "{}");
     fixture_endpoint(&f, 0, "one", SLOT_HEALTHY, 1);
     fixture_load(&f);
@@ -217,7 +219,14 @@ functions_check_every_argument(void **state)
     assert_int_equal(fg_metric_open(f.script, 2, "m", 1, "", 0, &none, 0, &metric), 0);
     assert_int_equal(fg_metric_open(f.script, 0, "m", 1, "", 0, &none, 9, &metric), 0);
     assert_int_equal(fg_metric_open(f.script, 0, "", 0, "", 0, &none, 0, &metric), 0);
+    assert_int_equal(fg_histogram_open(f.script, "h", 1, "", 0, &none, 0, NULL, 1, &metric), 0);
+    assert_int_equal(fg_histogram_open(f.script, "h", 1, "", 0, &none, 0, &number, 33, &metric), 0);
     metric.number = 7;
+    struct fg_histogram histogram;
+    assert_int_equal(fg_histogram_series(f.script, &metric, &none, 9, &histogram), 0);
+    assert_int_equal(fg_histogram_series(f.script, &metric, &none, 0, &histogram), 0);
+    fg_histogram_observe(&histogram, 1);
+    fg_histogram_observe(NULL, 1);
     assert_int_equal(fg_metric_series(f.script, &metric, &none, 0, &series), 0);
     assert_int_equal(fg_metric_series(f.script, &metric, &none, 9, &series), 0);
     fg_series_add(&series, 1);

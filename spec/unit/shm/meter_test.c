@@ -236,12 +236,85 @@ a_process_killed_while_it_makes_series_harms_none(void **state)
     }
 }
 
+static uint32_t
+define_histogram(const char *name, size_t bound_count, double first)
+{
+    struct meter_definition definition = {.kind = METER_HISTOGRAM,
+        .name = slice_of(name),
+        .help = SLICE_LIT("Help."),
+        .labels = {SLICE_LIT("x")},
+        .label_count = 1,
+        .bound_count = bound_count};
+    for (size_t i = 0; i < bound_count && i < METER_BOUNDS; i++)
+        definition.bounds[i] = first + (double)i;
+    return meter_define(shm, &definition);
+}
+
+static bool
+is_shown(uint32_t meter)
+{
+    struct meter_definition definition;
+    return meter_at(shm, meter, &definition);
+}
+
+static void
+one_histogram_has_one_list_of_bounds_and_its_lines_are_nobody_elses(void **state)
+{
+    (void)state;
+    bool is_other;
+    uint32_t a = define_histogram("a", 3, 1), gauge = define(METER_GAUGE, "a_total", NULL);
+    assert_int_equal(define_histogram("a", 3, 1), a);
+    assert_null(meter_series(shm, a, &SLICE_LIT("v"), 1, &is_other));
+    struct meter_histogram histogram;
+    assert_false(meter_histogram(shm, gauge, NULL, 0, &histogram, &is_other));
+    assert_false(meter_histogram(shm, a, NULL, 0, &histogram, &is_other));
+    uint32_t count_of_a = define(METER_COUNTER, "a_count", NULL);
+    assert_true(is_shown(count_of_a) && is_shown(gauge) && !is_shown(a));
+    uint32_t more = define_histogram("a", 4, 1), moved = define_histogram("a", 4, 2);
+    assert_true(more != a && moved != a && moved != more);
+    assert_true(is_shown(moved) && is_shown(gauge) && !is_shown(more) && !is_shown(count_of_a));
+    assert_int_equal(define_histogram("b", METER_BOUNDS + 1, 1), METER_NONE);
+    assert_int_not_equal(define_histogram("b", METER_BOUNDS, 1), METER_NONE);
+}
+
+/* Its bounds are series: those of one set of values have all room or none. */
+static void
+a_histogram_with_too_many_values_counts_in_other(void **state)
+{
+    (void)state;
+    bool is_other = false;
+    uint32_t meter = define_histogram("wide", 8, 1), own = 0;
+    struct meter_histogram histogram, again;
+    for (int i = 0; i < 200; i++) {
+        char text[8];
+        snprintf(text, sizeof text, "%d", i);
+        struct slice value = slice_of(text);
+        assert_true(meter_histogram(shm, meter, &value, 1, &histogram, &is_other));
+        assert_true(meter_histogram(shm, meter, &value, 1, &again, &is_other));
+        assert_ptr_equal(histogram.parts[9], again.parts[9]);
+        own += !is_other;
+        meter_observe(&histogram, i);
+    }
+    assert_true(is_other);
+    assert_int_equal(own, METER_SERIES_MAX / 10);
+    double count = 0;
+    size_t n = meter_samples(shm, samples, METER_CELLS);
+    for (size_t i = 0; i < n; i++)
+        if (samples[i].meter == meter && meter_part(&samples[i]) <= 8) count += samples[i].value;
+    assert_true(count == 200);
+    struct slice long_one = {(char[METER_VALUES_BYTES]){0}, METER_VALUES_BYTES - 3};
+    assert_true(meter_histogram(shm, meter, &long_one, 1, &histogram, &is_other));
+    assert_true(is_other);
+}
+
 int
 main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_segment, close_segment)
     const struct CMUnitTest tests[] = {
         TEST(one_definition_is_one_metric),
+        TEST(one_histogram_has_one_list_of_bounds_and_its_lines_are_nobody_elses),
+        TEST(a_histogram_with_too_many_values_counts_in_other),
         TEST(the_definition_that_came_last_is_the_one_that_is_shown),
         TEST(series_and_metrics_are_bounded),
         TEST(texts_that_do_not_fit_are_refused),

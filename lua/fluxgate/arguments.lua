@@ -140,6 +140,12 @@ function arguments.every(options)
     return once
 end
 
+-- What is said of a header that scripts may not set.
+function arguments.owned(name)
+    name = name:lower()
+    return name .. " belongs to the gateway" .. (name == "host" and ": request:set_host() changes it" or "")
+end
+
 -- A key of a dictionary.
 function arguments.key(what, value)
     if type(value) ~= "string" or value == "" or #value > 256 then

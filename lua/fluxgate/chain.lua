@@ -20,7 +20,7 @@ local function check_field(what, name, value)
     end
     name = name:lower()
     if FORBIDDEN[name] or name:find("^proxy%-") then
-        error(what .. ": " .. name .. " belongs to the gateway", 3)
+        error(what .. ": " .. arguments.owned(name), 3)
     end
     if value ~= nil then
         if type(value) == "number" then value = tostring(value) end

@@ -25,7 +25,7 @@ local WRONG = {
 -- These raise at the line of the script: `level` calls up, where it called the caller (3).
 local function wrong(what, code, name, level)
     local text = WRONG[code] or "it is not valid"
-    if code == filter.OWNED then text = name:lower() .. " belongs to the gateway" end
+    if code == filter.OWNED then text = arguments.owned(name) end
     error(what .. ": " .. text, level or 3)
 end
 

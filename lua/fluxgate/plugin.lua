@@ -118,6 +118,11 @@ function Loader:gateway()
         end,
     }
     for name, value in pairs(host.extra or {}) do gateway[name] = value end
+    local every = gateway.every
+    gateway.every = function(...) -- of each request it would be a timer more
+        if #self.chain == 0 then error("gateway.every may be called in new() only", 2) end
+        return every(...)
+    end
     return gateway
 end
 

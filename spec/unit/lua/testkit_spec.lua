@@ -181,6 +181,7 @@ describe("what the gateway refuses", function()
         ["request:header()"] = "request:header: the name must be a string, got nil; is there a '.' where a ':' belongs?",
         ["request:cookie(7)"] = "request:cookie: the name must be a string, got number",
         ["request:set_header('a', 'b')"] = "only filters may do that: this request is in pick()",
+        ["gateway.every(1, print)"] = "gateway.every may be called in new() only",
         ["local x = request.service"] = "request.service: only filters have it",
     } do
         it("the kit refuses in pick(): " .. body, function()

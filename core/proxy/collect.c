@@ -116,7 +116,6 @@ ask_for_body(struct stream *stream)
     head->expect_continue = false;
     headers_drop(&head->headers, HEADER_EXPECT);
     if (stream->interims > 0) return;
-    stream->continued = true;
     response_send_continue(stream);
 }
 

@@ -373,7 +373,7 @@ struct stream {
     enum reason reason;
     bool keep_alive; /* of the client's connection after this answer */
     bool upgrade;    /* asked of the backend */
-    bool continued;  /* the first interim answer is our own 100, for a filter that reads the body */
+    bool continued;  /* the first interim answer is our own 100: it says nothing of an endpoint */
 
     /* what a new request does not find zeroed */
     struct arena arena;
@@ -743,7 +743,7 @@ struct retry_case {
     bool pooled;
     enum body_kept kept;
     uint64_t sent;   /* bytes of the request that the kernel took */
-    bool answered;   /* a byte of any response reached the client */
+    bool answered;   /* a byte of any endpoint's response reached the client */
     bool head_began; /* the endpoint sent at least a status line */
     bool per_try;    /* it was the attempt's own time that ran out */
     uint32_t attempts;

@@ -20,6 +20,7 @@ response_send_continue(struct stream *stream)
 {
     static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n";
     stream->interims++;
+    stream->continued = true;
     if (relay_queue(&stream->down, interim, sizeof interim - 1)) response_flush_interim(stream);
 }
 

@@ -152,6 +152,53 @@ who_still_listens_gets_the_answer_of_the_retry(void **state)
     rig_free(rig);
 }
 
+/* Our own 100 is no answer: what may be sent again still may. */
+static void
+who_was_asked_is_retried_all_the_same(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 2);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client, GET);
+    struct heard *backend = rig_backend(rig, 0);
+    half_close(rig, client);
+    rig_expect(rig, client, "HTTP/1.1 100 Continue\r\n\r\n");
+    rig_expect(rig, backend, "\r\n\r\n");
+    reset(backend);
+    backend = rig_backend(rig, 1);
+    rig_expect(rig, backend, "\r\n\r\n");
+    rig_say(rig, backend, OK);
+    rig_expect(rig, client, "HTTP/1.1 200 OK");
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
+static void
+a_body_that_we_asked_for_goes_to_another_endpoint_too(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 2);
+    struct heard *client = rig_client(rig);
+    (void)state;
+    rig_say(rig, client, "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, client, "HTTP/1.1 100 Continue\r\n\r\n");
+    rig_say(rig, client, "bo");
+    rig_expect(rig, backend, "\r\n\r\nbo");
+    reset(backend);
+    backend = rig_backend(rig, 1);
+    rig_expect(rig, backend, "\r\n\r\nbo");
+    rig_say(rig, backend, "HTTP/1.1 100 Continue\r\n\r\n"); /* the client has had its own */
+    rig_say(rig, client, "dy");
+    rig_expect(rig, backend, "\r\n\r\nbody");
+    rig_say(rig, backend, OK);
+    rig_expect(rig, client, "\r\n\r\nok");
+    assert_null(strstr(strstr(client->text, "100 Continue") + 1, "100 Continue"));
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
 int
 main(void)
 {
@@ -162,6 +209,8 @@ main(void)
         cmocka_unit_test(it_is_asked_after_a_100_of_the_backend),
         cmocka_unit_test(a_client_with_leave_to_send_its_body_may_take_its_time),
         cmocka_unit_test(who_still_listens_gets_the_answer_of_the_retry),
+        cmocka_unit_test(who_was_asked_is_retried_all_the_same),
+        cmocka_unit_test(a_body_that_we_asked_for_goes_to_another_endpoint_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -70,7 +70,7 @@ kit.QUEUE = host.QUEUE
 -- Starts afresh: clock at 1000 s, no counters, no log lines, dice from `seed`. Call it in before_each.
 function kit.seed(seed)
     state = { now = 1000, counters = {}, dice = (seed or 1) % 2147483646 + 1 }
-    state.random = host.random
+    state.random, host.zone = host.random, ""
     waits.reset(state)
     for _ = 1, 8 do roll() end -- near seeds begin with near numbers
     for i = #kit.logs, 1, -1 do kit.logs[i] = nil end
@@ -78,6 +78,12 @@ end
 kit.seed(1)
 
 function kit.now() return state.now end
+
+-- The zone of the gateway, as plug-ins that are made from now on see it in gateway.zone; kit.seed forgets it.
+function kit.zone(name)
+    if type(name) ~= "string" then error("kit.zone: expected a name, got a " .. type(name), 2) end
+    host.zone = name
+end
 
 -- Moves the clock on by a number of seconds or a duration such as "10s"; timers that fall due run.
 function kit.advance(duration)
@@ -269,7 +275,8 @@ local function passes(probe, result)
 end
 
 -- Feeds probe results ({ ok, status, latency, failure, body, detail, value }) to judge() one after the other,
--- counting as the gateway counts. Returns the endpoint's state after each.
+-- counting as the gateway counts. Returns the endpoint's state after each, and the reason of each verdict
+-- (false where there was none).
 function kit.judge(policy, backend, results, first_state)
     if type(results) ~= "table" or (results[1] == nil and next(results) ~= nil) then
         error("kit.judge: expected a list of results", 2)
@@ -278,18 +285,18 @@ function kit.judge(policy, backend, results, first_state)
         error("kit.judge: there is no state '" .. tostring(first_state) .. "'", 2)
     end
     for _, result in ipairs(results) do arguments.known("kit.judge: result", result, RESULT) end
-    local current, rise, fall, states = first_state or "unproven", 0, 0, {}
+    local current, rise, fall, states, reasons = first_state or "unproven", 0, 0, {}, {}
     for i, result in ipairs(results) do
         local good = passes({ policies.probe(policy, backend, 1) }, result)
         dialog.keep(1, result.value)
-        local verdict = policies.judge(policy, backend, result.ok ~= false, result.status or 200,
+        local verdict, reason = policies.judge(policy, backend, result.ok ~= false, result.status or 200,
             result.latency or 0.001, result.failure or "-", result.body or "", rise, fall, current, state.now,
             result.detail or "", 1)
         if good then rise, fall = rise + 1, 0 else rise, fall = 0, fall + 1 end
         current = verdict == 1 and "healthy" or verdict == 2 and "unhealthy" or current
-        states[i] = current
+        states[i], reasons[i] = current, reason or false
     end
-    return states
+    return states, reasons
 end
 
 local SEND, RECEIVE, DONE = 0, 1, 2 -- enum dialog_want

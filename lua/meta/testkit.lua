@@ -21,6 +21,10 @@ function kit.now() end
 ---@return number now
 function kit.advance(duration) end
 
+---The gateway's zone, for plug-ins that are made after it: gateway.zone, which is "" without.
+---@param name string
+function kit.zone(name) end
+
 ---A directory that `require` and names of plug-ins are looked up in, before the shipped ones.
 ---@param dir string
 function kit.path(dir) end
@@ -134,6 +138,7 @@ function kit.probe(policy, backend) end
 ---@param results { ok?: boolean, status?: integer, latency?: number, failure?: string, body?: string }[]
 ---@param first_state? string default "unproven"
 ---@return string[] states the endpoint's state after each
+---@return (string|false)[] reasons of each verdict
 function kit.judge(policy, backend, results, first_state) end
 
 ---@class KitOutcome

@@ -72,6 +72,19 @@ describe("the test kit", function()
         assert.not_equal(series(1), series(2))
     end)
 
+    it("stands in the zone that it was told, until it starts afresh", function()
+        local function zone()
+            local ok, wrong = pcall(kit.strategy, "zone_aware", {})
+            return ok, wrong
+        end
+        assert.is_false((zone()))
+        kit.zone("east")
+        assert.is_true((zone()))
+        assert.equal("e", kit.strategy("zone_aware"):pick(kit.request(), kit.backends { { id = "e", zone = "east" }, { id = "w" } }).id)
+        kit.seed(1)
+        assert.is_false((zone()))
+    end)
+
     it("moves its clock only when told to", function()
         local clock = strategy("return gateway.now()")
         local start = clock:pick(kit.request(), fleet)
@@ -127,6 +140,12 @@ describe("a policy in the test kit", function()
         assert.is_false(ok)
         assert.equal("services.test.health.pth: no such option; did you mean 'path'?\n"
             .. "services.test.health.rise: expected at least 1", wrong)
+    end)
+
+    it("gives the reason of each verdict beside the state", function()
+        local states, reasons = kit.judge(kit.policy("tcp", { fall = 1 }), kit.backends({ {} })[1],
+            { { ok = false, failure = "connect_refused" }, { ok = false, failure = "connect_refused" } })
+        assert.same({ { "unhealthy", "unhealthy" }, { "1 probes failed: connect refused", false } }, { states, reasons })
     end)
 
     it("awaits an answer's body, but where the policy needs none", function()

@@ -106,6 +106,8 @@ services:
         for _ = 1, 100 do support.curl(gateway:url()) end
         -- Two workers learn of it, then 1.5 % of 100 are probes: about 5; at random it were 33.
         assert.is_true(bad:counts().requests_seen <= 15, bad:counts().requests_seen .. " requests")
-        assert.is_true(good:counts().requests_seen >= 25 and also:counts().requests_seen >= 25)
+        -- One after the other, so that of two good ones the faster gets all that both are drawn for, and the slower a
+        -- third of all: 33 ± 5.
+        assert.is_true(good:counts().requests_seen >= 10 and also:counts().requests_seen >= 10)
     end)
 end)

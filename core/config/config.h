@@ -207,6 +207,8 @@ struct config_limits {
     uint64_t max_connection_age;     /* microseconds, to be spread by ± 10 %; 0: no limit */
     uint32_t max_endpoints;          /* fixed at start: a reload that changes it is told so */
     uint32_t pool_per_endpoint;
+    uint64_t shared_dict_bytes;       /* of each; fixed at start, as is: */
+    uint32_t shared_dicts;            /* how many there may ever be */
     struct config_queue_limits queue; /* what services start from */
 };
 

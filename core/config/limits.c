@@ -4,8 +4,8 @@
 #include "core/base/text.h"
 #include "core/config/config_internal.h"
 
-/* QUEUE_TICKETS_MAX of core/shm/queue.h, which this room can't see. */
-enum { QUEUE_MAX = 4096, ACTIVE_MAX = 10000000, RETRIES_MAX = 10 };
+/* QUEUE_TICKETS_MAX of core/shm/queue.h and DICTS_MAX of dict.h, which this room can't see. */
+enum { QUEUE_MAX = 4096, DICTS_MAX = 256, ACTIVE_MAX = 10000000, RETRIES_MAX = 10 };
 
 /* ---- limits
  * ---------------------------------------------------------------------------------------------------- */
@@ -34,6 +34,8 @@ static const struct key limits_keys[] = {
     ROW("keepalive_requests", KEY_NUMBER, struct config_limits, keepalive_requests, 0, 1000000000),
     ROW("max_connection_age", KEY_DURATION, struct config_limits, max_connection_age, 0, 0),
     ROW("max_endpoints", KEY_NUMBER, struct config_limits, max_endpoints, 1, 1000000),
+    ROW("shared_dict_bytes", KEY_SIZE, struct config_limits, shared_dict_bytes, 1 << 20, 1 << 30),
+    ROW("shared_dicts", KEY_NUMBER, struct config_limits, shared_dicts, 1, DICTS_MAX),
     ROW("pool_per_endpoint", KEY_NUMBER, struct config_limits, pool_per_endpoint, 0, 65535),
     ACTIVE_ROWS(struct config_limits, queue),
     QUEUE_ROWS(struct config_limits, queue),

@@ -521,6 +521,8 @@ sections_default(struct load *load)
         .max_connection_age = 3600 * s,
         .max_endpoints = 65536,
         .pool_per_endpoint = 64,
+        .shared_dict_bytes = 16 << 20,
+        .shared_dicts = 32,
         .queue = {.queue = 1000, .queue_timeout = 5 * s}};
     config->retry = (struct config_retry){
         .attempts = 2, .budget_percent = 20, .on = RETRY_ON_NEVER_SENT | RETRY_ON_IDEMPOTENT_RESET};

@@ -133,6 +133,9 @@ warn_fixed(const struct config *now, const struct config *next)
 {
     if (now->limits.max_endpoints != next->limits.max_endpoints)
         log_warnx("limits.max_endpoints changes with the next restart");
+    if (now->limits.shared_dict_bytes != next->limits.shared_dict_bytes ||
+        now->limits.shared_dicts != next->limits.shared_dicts)
+        log_warnx("limits.shared_dict_bytes and limits.shared_dicts change with the next restart");
     if (now->registry.embedded && next->registry.embedded &&
         strcmp(now->registry.store, next->registry.store) != 0)
         log_warnx("registry.store changes with the next restart");

@@ -240,7 +240,8 @@ prepare(struct supervisor *sv)
     sv->current.number = 1;
     const struct config *config = sv->current.config;
     log_init("supervisor", config->log.level, config->log.format);
-    struct shm_params params = {config->limits.max_endpoints, stats_region_bytes(), RING_BYTES};
+    struct shm_params params = {config->limits.max_endpoints, stats_region_bytes(), RING_BYTES,
+        config->limits.shared_dict_bytes, config->limits.shared_dicts};
     sv->shm = shm_create(&params);
     if (sv->shm == NULL) {
         fprintf(stderr, "fluxgate: the shared segment cannot be mapped: %s\n", strerror(errno));

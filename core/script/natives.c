@@ -25,6 +25,8 @@ struct native {
     uint32_t prefixes; /* of the set */
 };
 
+#define FULL_LOG_US 10000000
+
 static char dict_text[DICT_VALUE_BYTES]; /* the last string that fg_dict_get read */
 
 const char *
@@ -54,7 +56,10 @@ segment_of(struct script *script)
 {
     if (script == NULL) return NULL;
     if (script->env.shm != NULL) return script->env.shm;
-    if (script->own_shm == NULL) script->own_shm = shm_create(&(struct shm_params){.max_endpoints = 1});
+    if (script->own_shm == NULL)
+        script->own_shm = shm_create(&(struct shm_params){.max_endpoints = 1,
+            .dict_bytes = script->env.config->limits.shared_dict_bytes,
+            .dicts = script->env.config->limits.shared_dicts});
     return script->own_shm;
 }
 
@@ -79,6 +84,20 @@ visit_of(struct visit *visit, struct script *script, const struct fg_dict *dict,
     visit->key = (struct slice){key, len};
     visit->now_us = clock_now_us();
     return true;
+}
+
+/* A write's; a script may not look at what it is answered. */
+static int
+written(const struct script *script, enum dict_result result)
+{
+    static struct log_every every;
+    uint64_t suppressed;
+    if (UNLIKELY(result == DICT_FULL) && log_every_due(&every, FULL_LOG_US, &suppressed))
+        log_warnx("a shared dictionary is full: raise limits.shared_dict_bytes",
+            F_STR("service", script->running == NULL ? "" : script->running->service),
+            F_STR("plugin", script->running == NULL ? "" : script->running->name),
+            F_UINT("suppressed", suppressed));
+    return (int)result;
 }
 
 /* A century is as good as for ever. */
@@ -124,7 +143,8 @@ fg_dict_set(struct script *script, const struct fg_dict *dict, const char *key, 
     if (!visit_of(&v, script, dict, key, len) || kind < DICT_NUMBER || kind > DICT_BOOLEAN) return DICT_BUSY;
     struct dict_value value = {(enum dict_kind)kind, number, SLICE_NONE};
     if (kind == DICT_STRING && text != NULL) value.text = (struct slice){text, text_len};
-    return (int)dict_set(v.shm, v.dict, v.who, v.key, v.now_us, &value, ttl_us(ttl), only_new != 0);
+    return written(
+        script, dict_set(v.shm, v.dict, v.who, v.key, v.now_us, &value, ttl_us(ttl), only_new != 0));
 }
 
 int
@@ -134,8 +154,8 @@ fg_dict_incr(struct script *script, const struct fg_dict *dict, const char *key,
     guard_point();
     struct visit v;
     if (!visit_of(&v, script, dict, key, len) || sum == NULL) return DICT_BUSY;
-    return (int)dict_incr(
-        v.shm, v.dict, v.who, v.key, v.now_us, by, has_initial != 0 ? &initial : NULL, ttl_us(ttl), sum);
+    return written(script, dict_incr(v.shm, v.dict, v.who, v.key, v.now_us, by,
+                               has_initial != 0 ? &initial : NULL, ttl_us(ttl), sum));
 }
 
 int
@@ -167,7 +187,7 @@ fg_dict_take(struct script *script, const struct fg_dict *dict, const char *key,
     struct visit v;
     if (!visit_of(&v, script, dict, key, len) || rest == NULL || !(rate > 0 && burst > 0 && cost > 0))
         return DICT_BUSY;
-    return (int)dict_take(v.shm, v.dict, v.who, v.key, v.now_us, rate, burst, cost, rest);
+    return written(script, dict_take(v.shm, v.dict, v.who, v.key, v.now_us, rate, burst, cost, rest));
 }
 
 const char *

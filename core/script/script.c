@@ -46,11 +46,11 @@ read_word(const struct script *script, const char *what, const struct plugin *pl
     return word == NULL ? 0 : atomic_load_explicit(word, memory_order_relaxed);
 }
 
-/* The last error of each, for control to show: a dictionary that no script can name. */
+/* The last error of each, for control to show. */
 static struct dict *
 error_texts(const struct script *script)
 {
-    return script->env.shm == NULL ? NULL : shm_dict(script->env.shm, SLICE_LIT(SCRIPT_OWN_NAMES "errors"));
+    return script->env.shm == NULL ? NULL : shm_dict_own(script->env.shm);
 }
 
 static unsigned

@@ -11,11 +11,10 @@
  * a block in no chain, which repair finds; an entry that `writing` names, which repair drops. An entry joins
  * and leaves its chain by one store. */
 enum {
-    SHARD_BYTES = 1 << 20,
     HEADS = 4096,
     ENTRY_BYTES = 80,
     MORE_BYTES = 124,
-    BLOCKS = (SHARD_BYTES - 128 - HEADS * 4) / 128,
+    BLOCKS = (DICT_SHARD_BYTES - 128 - HEADS * 4) / 128,
     SPINS_BEFORE_YIELD = 256,
     SWEEP_US = 10000, /* a full shard is searched for what expired this often: 50 us each */
 };
@@ -58,8 +57,7 @@ struct dict_shard {
     alignas(64) uint32_t heads[HEADS];
     alignas(64) union dict_block blocks[BLOCKS];
 };
-static_assert(sizeof(struct dict_shard) <= SHARD_BYTES, "a shard fits its place");
-static_assert(DICT_BYTES == (uint64_t)DICT_SHARDS * SHARD_BYTES, "shm.c lays them out");
+static_assert(sizeof(struct dict_shard) <= DICT_SHARD_BYTES, "a shard fits its place");
 
 const char *
 dict_result_word(enum dict_result result)
@@ -374,7 +372,7 @@ shard_unlock(struct dict_shard *shard)
 static struct dict_shard *
 shard_at(struct dict *dict, unsigned at)
 {
-    return (struct dict_shard *)(void *)((char *)dict + (size_t)at * SHARD_BYTES);
+    return (struct dict_shard *)(void *)((char *)dict + (size_t)at * DICT_SHARD_BYTES);
 }
 
 /* One call on a key: its shard is locked when this says OK. */
@@ -392,7 +390,7 @@ visit_begin(
     if (key.len == 0 || key.len > DICT_KEY_BYTES) return DICT_KEY;
     if (who > DICT_CONTROL) return DICT_BUSY;
     visit->hash = text_hash_secret(key, shm->hash_secret);
-    visit->shard = shard_at(dict, (unsigned)(visit->hash >> 32) % DICT_SHARDS);
+    visit->shard = shard_at(dict, (unsigned)(visit->hash >> 32) % shm->dict_shards);
     if (!shard_lock(visit->shard, who)) return DICT_BUSY;
     visit->link = NULL;
     visit->entry = entry_find(visit->shard, visit->hash, key, now_us, &visit->link);
@@ -409,17 +407,30 @@ visit_end(struct visit *visit, struct shm *shm, enum dict_result result)
 
 /* ---- what Lua calls ---- */
 
+static struct dict *
+dict_at(struct shm *shm, unsigned i)
+{
+    return shm_at(shm, shm->dicts_at + i * shm_dict_bytes(shm));
+}
+
 struct dict *
 shm_dict(struct shm *shm, struct slice name)
 {
     if (name.len == 0 || name.len > DICT_NAME_BYTES) return NULL;
     uint64_t tag = text_hash_secret(name, shm->hash_secret) | 1;
-    for (unsigned i = 0; i < DICTS_MAX; i++) {
+    for (unsigned i = 0; i < shm->dict_count; i++) {
         uint64_t seen = atomic_load(&shm->dict_tags[i]);
         if (seen == 0 && atomic_compare_exchange_strong(&shm->dict_tags[i], &seen, tag)) seen = tag;
-        if (seen == tag) return shm_at(shm, shm->dicts_at + (uint64_t)i * DICT_BYTES);
+        if (seen == tag) return dict_at(shm, i);
     }
     return NULL;
+}
+
+struct dict *
+shm_dict_own(struct shm *shm)
+{
+    atomic_store_explicit(&shm->dict_tags[shm->dict_count], 1, memory_order_relaxed);
+    return dict_at(shm, shm->dict_count);
 }
 
 enum dict_result
@@ -597,11 +608,10 @@ shard_repair(struct dict_shard *shard)
 void
 dicts_reap(struct shm *shm, unsigned who)
 {
-    for (unsigned i = 0; i < DICTS_MAX; i++) {
+    for (unsigned i = 0; i <= shm->dict_count; i++) {
         if (atomic_load(&shm->dict_tags[i]) == 0) continue;
-        struct dict *dict = shm_at(shm, shm->dicts_at + (uint64_t)i * DICT_BYTES);
-        for (unsigned s = 0; s < DICT_SHARDS; s++) {
-            struct dict_shard *shard = shard_at(dict, s);
+        for (unsigned s = 0; s < shm->dict_shards; s++) {
+            struct dict_shard *shard = shard_at(dict_at(shm, i), s);
             if (atomic_load(&shard->lock) != who + 1) continue;
             shard_repair(shard);
             shard_unlock(shard);

@@ -1,11 +1,11 @@
 /* core/shm/dict.h: shared dictionaries for Lua, in the shared segment: text to a string, a number, a boolean
  * or a token bucket, with a time to live, the same to every process. No system call and no kernel lock: each
- * dictionary is DICT_SHARDS parts, each under a word that names who holds it, so that the lock of one that
+ * dictionary is in parts of a MiB, each under a word that names who holds it, so that the lock of one that
  * was killed is broken (dicts_reap) and what it was writing is dropped.
  *
- * A dictionary's memory is fixed: DICT_SHARDS MiB, room for some 120,000 short entries; pages never used cost
- * nothing. Entries whose time is over make room; nothing else is ever thrown out: then it is "full". Keys are
- * hashed with a secret, so that clients cannot choose which collide. */
+ * A dictionary's memory is fixed (shm_params.dict_bytes), a MiB is room for some 7,500 short entries; pages
+ * never used cost nothing. Entries whose time is over make room; nothing else is ever thrown out: then it is
+ * "full". Keys are hashed with a secret, so that clients cannot choose which collide. */
 #ifndef FLUXGATE_SHM_DICT_H
 #define FLUXGATE_SHM_DICT_H
 #include <stdint.h>
@@ -15,9 +15,12 @@
 #include "core/shm/shm.h"
 
 enum {
-    DICTS_MAX = 32, /* names, ever, in one supervisor's life */
+    DICTS_MAX = 256, /* of shm_params.dicts: names, ever, in one supervisor's life */
+    DICTS_DEFAULT = 32,
     DICT_NAME_BYTES = 64,
-    DICT_SHARDS = 16,
+    DICT_SHARD_BYTES = 1 << 20,
+    DICT_SHARDS_DEFAULT = 16,
+    DICT_BYTES_MAX = 1 << 30,
     DICT_KEY_BYTES = 256,
     DICT_VALUE_BYTES = 64 << 10,
     DICT_CONTROL = SHM_WORKERS_MAX, /* as `who`: the control process; a worker is its number */
@@ -53,6 +56,8 @@ struct dict;
 /* The dictionary of this name, made on first use by any process and kept for ever. NULL: an empty or too long
  * name, or too many. */
 struct dict *shm_dict(struct shm *shm, struct slice name);
+/* The gateway's own, which has no name and is none of those. */
+struct dict *shm_dict_own(struct shm *shm);
 
 /* Times are clock_now_us(); ttl_us 0: for ever. `who` is who may be killed meanwhile. All of these are hot,
  * and exact over all processes. */

@@ -29,6 +29,10 @@ lay_out(struct shm *shm, const struct shm_params *params, uint64_t page)
 {
     uint64_t slots = params->max_endpoints, at = round_up(sizeof(*shm), page);
     shm->max_endpoints = params->max_endpoints;
+    shm->dict_count = params->dicts == 0 ? DICTS_DEFAULT : params->dicts;
+    shm->dict_shards = params->dict_bytes == 0
+                           ? DICT_SHARDS_DEFAULT
+                           : (uint32_t)(round_up(params->dict_bytes, DICT_SHARD_BYTES) / DICT_SHARD_BYTES);
     shm->index_cells = (uint32_t)power_of_two(slots * 2);
     shm->ring_bytes = power_of_two(params->ring_bytes < RING_BYTES_MIN ? RING_BYTES_MIN : params->ring_bytes);
     shm->ring_stride = round_up(256, page) + shm->ring_bytes;
@@ -54,7 +58,7 @@ lay_out(struct shm *shm, const struct shm_params *params, uint64_t page)
     shm->meters_at = at;
     at += round_up(meters_bytes(), page);
     shm->dicts_at = at;
-    at += DICT_BYTES * DICTS_MAX;
+    at += shm_dict_bytes(shm) * (shm->dict_count + 1);
     shm->bytes = at;
 }
 
@@ -64,7 +68,8 @@ shm_create(const struct shm_params *params)
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     /* The bounds keep every sum in lay_out far from overflow. */
     if (params->max_endpoints == 0 || params->max_endpoints > (1u << 24) || params->ring_bytes > (1u << 30) ||
-        params->stats_bytes > ((size_t)1 << 34)) {
+        params->stats_bytes > ((size_t)1 << 34) || params->dicts > DICTS_MAX ||
+        params->dict_bytes > DICT_BYTES_MAX) {
         errno = EINVAL;
         return NULL;
     }

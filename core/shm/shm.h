@@ -191,8 +191,10 @@ struct shm_worker {
 
 struct shm_params {
     uint32_t max_endpoints;
-    size_t stats_bytes; /* region a worker for core/metrics; page rounded */
-    size_t ring_bytes;  /* log ring a worker; a power of two */
+    size_t stats_bytes;  /* region a worker for core/metrics; page rounded */
+    size_t ring_bytes;   /* log ring a worker; a power of two */
+    uint64_t dict_bytes; /* of a shared dictionary; 0: 16 MiB */
+    uint32_t dicts;      /* how many of them; 0: 32 */
 };
 
 struct shm; /* opaque: the mapping's header and offsets */

@@ -21,8 +21,6 @@ struct client_cell {
 };
 enum { CLIENT_CELLS = 8192, CLIENT_PROBES = 32 };
 
-#define DICT_BYTES ((uint64_t)DICT_SHARDS << 20) /* one dictionary */
-
 struct name_row {
     uint64_t hash;
     uint32_t len;
@@ -78,6 +76,7 @@ struct shm {
     uint64_t clients_at, dicts_at, meters_at;
     uint64_t ring_stride, ring_bytes, stats_bytes;
     uint32_t max_endpoints, index_cells;
+    uint32_t dict_count, dict_shards; /* the gateway's own dictionary comes behind those */
     uint8_t secret[32];
     uint8_t hash_secret[TEXT_SECRET_BYTES];
 
@@ -97,9 +96,9 @@ struct shm {
     struct shm_worker workers[SHM_WORKERS_MAX];
     struct shm_op ops[SHM_WORKERS_MAX];
     _Atomic uint32_t
-        queue_services[QUEUES_MAX];          /* id + 1; 0: free. Apart from the queues, whose pages cost */
-    _Atomic uint64_t dict_tags[DICTS_MAX];   /* keyed hash of the name; 0: free */
-    _Atomic uint32_t name_cells[NAME_CELLS]; /* id + 1; 0: free */
+        queue_services[QUEUES_MAX];            /* id + 1; 0: free. Apart from the queues, whose pages cost */
+    _Atomic uint64_t dict_tags[DICTS_MAX + 1]; /* keyed hash of the name; 0: free */
+    _Atomic uint32_t name_cells[NAME_CELLS];   /* id + 1; 0: free */
     struct name_row names[SHM_NAMES_MAX];
     struct counter_cell counters[COUNTER_CELLS];
 };
@@ -108,6 +107,12 @@ static inline void *
 shm_at(const struct shm *shm, uint64_t offset)
 {
     return (char *)(uintptr_t)shm + offset;
+}
+
+static inline uint64_t
+shm_dict_bytes(const struct shm *shm)
+{
+    return (uint64_t)shm->dict_shards * DICT_SHARD_BYTES;
 }
 
 static inline struct slot *

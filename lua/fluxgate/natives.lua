@@ -110,7 +110,7 @@ local function dictionaries(extra, script)
         arguments.shared_name("gateway.dict", name, 64)
         local handle = ffi.new("struct fg_dict")
         if C.fg_dict_open(script, name, #name, handle) == 0 then
-            error("gateway.dict: no room for another dictionary", 2)
+            error("gateway.dict: no room for another dictionary: raise limits.shared_dicts", 2)
         end
         return handle
     end

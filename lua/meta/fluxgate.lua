@@ -443,7 +443,7 @@ local IpSet = {}
 ---@return boolean false also for what is no address
 function IpSet:has(ip) end
 
----The shared dictionary of this name, at most 32 of them. Make it in new().
+---The shared dictionary of this name, at most limits.shared_dicts (32) of them. Make it in new().
 ---@param name string 1 to 64 bytes; names that begin with "fluxgate/" are fluxgate's own and raise
 ---@return Dict
 function gateway.dict(name) end

@@ -93,4 +93,33 @@ services:
         assert.truthy(line:find("counting.lua:7", 1, true) and line:find("fluxgate's own", 1, true), line)
         assert.equal(200, (support.curl(gateway:url())))
     end)
+
+    it("are as large and as many as limits say, and the key to raise is named", function()
+        local text = config() .. "limits: { shared_dict_bytes: 1M, shared_dicts: 1 }\n"
+        local gateway = support.gateway { config = text, workers = 1 }
+        assert.equal(200, (support.curl(gateway:url())))
+        local full = PLUGIN:gsub("function Counting:pick[^\n]+\n", [[%0
+    for i = 1, 100 do
+        local ok, why = self.dict:set("large" .. i, ("x"):rep(65536))
+        if not ok then request:set_cookie("why", why) break end
+    end
+]])
+        support.file("counting.lua", full)
+        assert.is_true((gateway:reload()))
+        local _, headers = support.curl(gateway:url())
+        assert.truthy(headers["set-cookie"]:find("why=full", 1, true), headers["set-cookie"])
+        local event = support.wait_until("the log says so", function()
+            return gateway:events("a shared dictionary is full: raise limits.shared_dict_bytes")[1]
+        end)
+        assert.equal("web", event.service)
+        assert.is_true(gateway:metric("fluxgate_dict_full_total") >= 1)
+        support.file("counting.lua", (PLUGIN:gsub('dict = gateway.dict%("shared"%),', '%0 more = gateway.dict("more"),')))
+        local ok, line = gateway:reload()
+        assert.is_false(ok)
+        assert.truthy(line:find("counting.lua:6: ", 1, true), line)
+        assert.truthy(line:find("no room for another dictionary: raise limits.shared_dicts", 1, true), line)
+        local _, _, printed = support.curl(gateway:admin_url("/api/v1/config"))
+        assert.truthy(printed:find("shared_dict_bytes: 1048576\n", 1, true), printed)
+        assert.truthy(printed:find("shared_dicts: 1\n", 1, true), printed)
+    end)
 end)

@@ -115,7 +115,7 @@ the_same_endpoint_is_left_alone_for_longer_each_time(void **state)
 static void
 the_budget_is_a_share_of_the_last_ten_seconds_over_all_workers(void **state)
 {
-    struct shm *shm = shm_create(&(struct shm_params){64, 0, 0});
+    struct shm *shm = shm_create(&(struct shm_params){.max_endpoints = 64});
     uint64_t now_us = 5000000000;
     unsigned taken = 0;
     (void)state;

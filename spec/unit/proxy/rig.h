@@ -385,7 +385,8 @@ rig_new(const char *yaml, unsigned backends)
     fake_reset();
     signal(SIGPIPE, SIG_IGN);
     rig->base = event_base_new();
-    rig->shm = shm_create(&(struct shm_params){64, stats_region_bytes(), 1 << 20});
+    rig->shm = shm_create(&(struct shm_params){
+        .max_endpoints = 64, .stats_bytes = stats_region_bytes(), .ring_bytes = 1 << 20});
     assert_non_null(rig->shm);
     rig->stats = stats_open(rig->shm, 0);
     rig->proxy = proxy_new(rig->base, rig->shm, 0, rig->stats);

@@ -196,7 +196,7 @@ connections_from_before_a_reload_count(void **state)
 static void
 connections_of_one_address_count_over_all_workers(void **state)
 {
-    struct shm *shm = shm_create(&(struct shm_params){64, 0, 0});
+    struct shm *shm = shm_create(&(struct shm_params){.max_endpoints = 64});
     (void)state;
     assert_non_null(shm);
     for (unsigned w = 0; w < 3; w++)

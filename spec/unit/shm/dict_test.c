@@ -138,12 +138,56 @@ dictionaries_are_apart_and_their_number_is_bounded(void **state)
     assert_int_equal(put(SLICE_LIT("k"), SLICE_LIT("v"), 0, 1), DICT_OK);
     struct dict_value value;
     assert_int_equal(dict_get(shm, other, 0, SLICE_LIT("k"), 1, buffer, &value), DICT_NONE);
-    for (unsigned i = 2; i < DICTS_MAX; i++)
+    for (unsigned i = 2; i < DICTS_DEFAULT; i++)
         assert_non_null(shm_dict(shm, key_of(i, text)));
     assert_null(shm_dict(shm, SLICE_LIT("one too many")));
     assert_ptr_equal(shm_dict(shm, SLICE_LIT("other")), other);
+    assert_non_null(shm_dict_own(shm));
+    assert_ptr_equal(shm_dict_own(shm), shm_dict_own(shm));
     assert_null(shm_dict(shm, SLICE_NONE));
     assert_null(shm_dict(shm, (struct slice){long_text, DICT_NAME_BYTES + 1}));
+}
+
+/* How many values of 64 KiB a dictionary takes. */
+static unsigned
+capacity(struct shm *of, struct dict *in)
+{
+    char text[32];
+    unsigned count = 0;
+    struct dict_value value = {DICT_STRING, 0, {long_text, DICT_VALUE_BYTES}};
+    for (unsigned i = 0, refused = 0; refused < 200; i++) {
+        enum dict_result result = dict_set(of, in, 0, key_of(i, text), 1, &value, 0, true);
+        if (result == DICT_OK) count++;
+        if (result != DICT_OK) refused++; /* its shard is full; others may not be */
+    }
+    return count;
+}
+
+static void
+their_size_and_number_are_the_segments(void **state)
+{
+    (void)state;
+    for (uint64_t mib = 1; mib <= 4; mib *= 4) {
+        struct shm_params params = {.max_endpoints = 1, .dict_bytes = mib << 20, .dicts = 2};
+        struct shm *small = shm_create(&params);
+        assert_non_null(small);
+        struct dict *a = shm_dict(small, SLICE_LIT("a")), *b = shm_dict(small, SLICE_LIT("b"));
+        assert_true(a != NULL && b != NULL && shm_dict(small, SLICE_LIT("c")) == NULL);
+        assert_int_equal((char *)b - (char *)a, mib << 20);
+        assert_int_equal((char *)shm_dict_own(small) - (char *)b, mib << 20);
+        assert_int_equal(capacity(small, a), mib * 15); /* the rest is heads and links */
+        assert_int_equal(capacity(small, shm_dict_own(small)), mib * 15);
+        assert_int_equal(capacity(small, b), mib * 15);
+        dicts_reap(small, 0);
+        shm_destroy(small);
+    }
+    assert_null(shm_create(&(struct shm_params){.max_endpoints = 1, .dicts = DICTS_MAX + 1}));
+    assert_null(shm_create(&(struct shm_params){.max_endpoints = 1, .dict_bytes = DICT_BYTES_MAX + 1ull}));
+    struct shm *large = shm_create(
+        &(struct shm_params){.max_endpoints = 1, .dicts = DICTS_MAX, .dict_bytes = DICT_BYTES_MAX});
+    assert_non_null(large); /* and costs nothing */
+    assert_non_null(shm_dict(large, SLICE_LIT("a")));
+    shm_destroy(large);
 }
 
 static void
@@ -561,6 +605,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(values_of_each_kind_come_back),
         TEST(dictionaries_are_apart_and_their_number_is_bounded),
+        TEST(their_size_and_number_are_the_segments),
         TEST(keys_and_values_have_bounds),
         TEST(keys_and_values_of_every_length_keep_apart),
         TEST(a_value_grows_and_shrinks_in_place),

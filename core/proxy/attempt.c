@@ -324,6 +324,13 @@ decide(const struct stream *stream, enum reason reason)
     return is_late(stream) ? RETRY_NO : retry_decide(stream->retry, &retry);
 }
 
+/* Its pooled connection ended before the request came to the endpoint. */
+static bool
+is_unread(const struct stream *stream)
+{
+    return stream->pooled && socket_is_unread(stream->upstream->fd, stream->upstream->written);
+}
+
 /* The attempt is over: its endpoint is not tried again while there are others. */
 static void
 leave_endpoint(struct stream *stream)
@@ -353,7 +360,7 @@ replay_timed_out(struct stream *stream)
 {
     uint64_t sent = stream->sent;
     if (!stream->pooled || stream->response.head.keep_alive || stream->up.state != RELAY_DONE) return false;
-    if (upstream_is_unread(stream->upstream)) stream->sent = 0;
+    if (is_unread(stream)) stream->sent = 0;
     if (decide(stream, REASON_RESET_BEFORE_HEADERS) == RETRY_SAME) {
         attempt_fail(stream, REASON_RESET_BEFORE_HEADERS);
         return true;
@@ -466,7 +473,7 @@ read_response_head(struct stream *stream)
     } else {
         /* A pooled connection that the backend was closing while the request was on its way. */
         bool has_fin = n == 0 && !stream->was_reset;
-        if (has_fin && stream->pooled && upstream_is_unread(stream->upstream)) stream->sent = 0;
+        if (has_fin && is_unread(stream)) stream->sent = 0;
         attempt_fail(stream, REASON_RESET_BEFORE_HEADERS);
     }
 }

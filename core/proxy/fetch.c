@@ -374,18 +374,20 @@ start(struct fetch *fetch)
 /* Whether the request that went out may have been executed. A stream of ours that ends without an answer says
  * why; where nothing was said there was none, and where something was, retries are over. */
 static bool
-is_unread(const struct fetch *fetch)
+is_unread(const struct fetch *fetch, bool has_fin)
 {
-    if (fetch->url.scheme == FETCH_SERVICE) return fetch->wire->inner == REASON_NONE;
-    return fetch->is_idempotent || fetch->sent == 0;
+    const struct wire *wire = fetch->wire;
+    if (fetch->url.scheme == FETCH_SERVICE) return wire->inner == REASON_NONE;
+    if (fetch->is_idempotent || fetch->sent == 0) return true;
+    return has_fin && fetch->url.scheme == FETCH_HTTP && socket_is_unread(wire->fd, wire->written);
 }
 
 /* The peer was closing the pooled connection while the request was on its way. */
 static bool
-replay(struct fetch *fetch)
+replay(struct fetch *fetch, bool has_fin)
 {
     if (!fetch->is_pooled || fetch->was_replayed || fetch->in_len > 0 || fetch->has_head) return false;
-    if (!is_unread(fetch)) return false;
+    if (!is_unread(fetch, has_fin)) return false;
     fetch->was_replayed = true;
     fetch->is_send_broken = false;
     fetch->sent = 0;
@@ -405,13 +407,13 @@ read_more(struct fetch *fetch)
         case WIRE_OK: break;
         case WIRE_AGAIN:
             if (!fetch->is_send_broken) return; /* else nothing was left to read, and nothing will come */
-            if (!replay(fetch)) fetch_on_eof(fetch, false);
+            if (!replay(fetch, false)) fetch_on_eof(fetch, false);
             return;
         case WIRE_END:
-            if (!replay(fetch)) fetch_on_eof(fetch, true);
+            if (!replay(fetch, !fetch->is_send_broken)) fetch_on_eof(fetch, true);
             return;
         case WIRE_FAILED:
-            if (!replay(fetch)) fetch_on_eof(fetch, false);
+            if (!replay(fetch, false)) fetch_on_eof(fetch, false);
             return;
         }
         fetch->is_filled = n == room;

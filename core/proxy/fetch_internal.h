@@ -61,6 +61,7 @@ struct wire {
     bool is_writing;  /* the write event is registered */
     uint32_t sockets; /* as counted in proxy->fetch_sockets */
     uint32_t served;  /* exchanges that ended well */
+    uint64_t written; /* by the exchanges before the present one */
     uint64_t idle_since_us;
     enum reason inner; /* why the gateway itself answered the present request */
     struct inner *other;

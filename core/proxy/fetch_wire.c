@@ -171,6 +171,7 @@ wire_give(struct wire *wire)
     struct timeval idle = {FETCH_IDLE_US / 1000000, FETCH_IDLE_US % 1000000};
     unsigned count = 0;
     struct wire *last = oldest(fetcher, wire, &count);
+    wire->written += wire->fetch->sent;
     wire->fetch->wire = NULL;
     wire->fetch = NULL;
     wire->served++;

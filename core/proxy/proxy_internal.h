@@ -730,9 +730,9 @@ bool upstream_is_quiet(const struct upstream *upstream);
 void upstream_want_read(struct upstream *upstream, bool want);
 void upstream_want_write(struct upstream *upstream, bool want);
 void upstream_sweep(struct proxy *proxy);
-/* The backend sent FIN before any byte of the present request reached it: it was never executed (unread.c).
- */
-bool upstream_is_unread(const struct upstream *upstream);
+/* The peer of a TCP socket sent FIN before any byte of the present request, behind `before` bytes of earlier
+ * ones, reached it: it was never executed (unread.c). */
+bool socket_is_unread(int fd, uint64_t before);
 void upstream_free(struct upstream *upstream);
 uint64_t upstream_idle_us(uint64_t configured_us, uint32_t keep_alive_s);
 

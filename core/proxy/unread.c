@@ -13,11 +13,11 @@
  * the question has no answer, nor on a unix socket (false), nor where the kernel counts nothing: Linux counts
  * our SYN as one byte acknowledged, so that 0 means that. */
 bool
-upstream_is_unread(const struct upstream *upstream)
+socket_is_unread(int fd, uint64_t before)
 {
     struct tcp_info info;
     socklen_t len = sizeof info;
-    if (getsockopt(upstream->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == -1) return false;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == -1) return false;
     if (len < offsetof(struct tcp_info, tcpi_bytes_acked) + sizeof info.tcpi_bytes_acked) return false;
-    return info.tcpi_bytes_acked > 0 && info.tcpi_bytes_acked <= upstream->written + 1;
+    return info.tcpi_bytes_acked > 0 && info.tcpi_bytes_acked <= before + 1;
 }

@@ -1,6 +1,6 @@
 /* links: shm metrics config */
 /* Pooled connections that their backend closes: who takes one, and what is sent again when it was lost. */
-#include "spec/unit/proxy/rig.h"
+#include "spec/unit/proxy/fetch_rig.h"
 
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -556,6 +556,39 @@ a_request_meets_one_stale_connection_at_most(void **state)
     rig_free(rig);
 }
 
+/* The same of a fetch from another server. */
+static void
+a_fetch_s_post_is_sent_again_where_it_came_after_the_fin(void **state)
+{
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    char url[64];
+    (void)state;
+    snprintf(url, sizeof url, "http://127.0.0.1:%u/", rig->backend_port[0]);
+    struct asked post = {.method = "POST", .url = url, .body = SLICE_LIT("hi")};
+    struct told *told = fetch_with(rig, post, REASON_NONE);
+    struct heard *server = rig_backend(rig, 0);
+    rig_expect(rig, server, "\r\n\r\nhi");
+    rig_say(rig, server, OK);
+    expect_answer(rig, told, 200, "ok");
+    own_fd = -1;
+    before_send = hang_up;
+    before_send_backend = server;
+    told = fetch_with(rig, post, REASON_NONE);
+    struct heard *fresh = rig_backend(rig, 0);
+    assert_int_equal(server->fd, -1);
+    rig_expect(rig, fresh, "\r\n\r\nhi");
+    rig_say(rig, fresh, OK);
+    expect_answer(rig, told, 200, "ok");
+    rig_forget(fresh);
+    told = fetch_with(rig, post, REASON_NONE);
+    rig_expect(rig, fresh, "\r\n\r\nhi");
+    rig_hang_up(fresh);
+    expect_told(rig, told, REASON_RESET_BEFORE_HEADERS, "");
+    assert_false(rig_has_connection(rig, 0));
+    free(server);
+    rig_free(rig);
+}
+
 int
 main(void)
 {
@@ -574,6 +607,7 @@ main(void)
         cmocka_unit_test(a_reset_that_a_write_met_does_not_end_an_answer),
         cmocka_unit_test(a_body_met_by_the_end_of_its_connection_goes_with_its_head),
         cmocka_unit_test(over_a_unix_socket_a_post_that_was_taken_is_never_sent_again),
+        cmocka_unit_test(a_fetch_s_post_is_sent_again_where_it_came_after_the_fin),
         cmocka_unit_test(a_request_meets_one_stale_connection_at_most),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -105,6 +105,7 @@ struct service_counts { /* of one scan */
     bool in_panic;
     uint64_t window_us, window_due_us; /* of who observes; 0: nobody does */
     bool is_probed;                    /* as it was when the targets got their duties */
+    bool is_owed;                      /* a window that closed was not yet observed */
     bool judges_well, observes_well;   /* its policy did when it was last called */
 };
 

@@ -129,6 +129,10 @@ windows_turn(struct health *health, uint64_t now_us)
         struct service_counts *counts = &health->counts[i];
         if (counts->window_us == 0 || now_us < counts->window_due_us) continue;
         if (!pace_allows_observer(health, counts)) continue;
+        if (counts->is_owed) { /* in this scan, and then the next may close */
+            counts->is_owed = false;
+            continue;
+        }
         bool is_first = counts->window_due_us == 0;
         counts->window_due_us = now_us + counts->window_us;
         windows_close(health, i, is_first, now_us);
@@ -301,7 +305,10 @@ target_observe(struct target *target, uint64_t now_us)
     struct service_counts *counts = counts_of(target->health, target->service);
     if (slot == NULL || counts == NULL) return;
     probe_at_once(target, slot, now_us);
-    if (!pace_allows_observer(target->health, counts)) return; /* what it knows then is no less */
+    if (!pace_allows_observer(target->health, counts)) { /* what it knows later is no less */
+        counts->is_owed |= target->window.is_new;
+        return;
+    }
     if (target->state == SLOT_EJECTED) {
         observe_ejected(target, slot, counts, now_us);
     } else if (target->state == SLOT_HEALTHY) {

@@ -39,6 +39,7 @@ static struct {
     unsigned observations;
     struct script_window_row rows[8];
     uint32_t row_count;
+    struct health *overruns; /* the next fleet() passes its budget */
 } policy;
 
 /* A dialog: "HI", a line, then as many bytes as the line says; well if those are "well". */
@@ -101,6 +102,8 @@ script_policy_fleet(
     assert_true(count <= 8);
     if (count > 0) memcpy(policy.rows, rows, count * sizeof *rows);
     policy.row_count = count;
+    if (policy.overruns != NULL) health_overran(policy.overruns);
+    policy.overruns = NULL;
     return !policy.fails;
 }
 

@@ -9,3 +9,4 @@ files["examples/"] = { read_globals = { "gateway" }, unused_args = false }
 files["lua/"] = { read_globals = { "gateway" } }
 files["lua/meta/"] = { globals = { "gateway" }, unused_args = false, ignore = { "122", "131", "211", "212", "241" } }
 files["spec/"] = { std = "+busted", read_globals = { "gateway" }, max_line_length = 150 }
+files["examples/**/*_spec.lua"] = { std = "+busted", max_line_length = 150 }

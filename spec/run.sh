@@ -75,7 +75,7 @@ if [ "$what" != integration ]; then
     done
     say "Lua units (busted)"
     run_busted spec/unit
-    [ -d examples/strategies ] && run_busted examples/strategies
+    run_busted examples
     say "luacheck"
     if luacheck -q --formatter plain lua strategies examples docs spec >"$log" 2>&1; then
         passed=$((passed + 1))

@@ -1,7 +1,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-#include "core/proxy/proxy_internal.h"
+#include "core/proxy/relay.h"
 
 enum { JOIN_MAX = 1024 };
 

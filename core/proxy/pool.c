@@ -1,6 +1,6 @@
 #include <stdlib.h>
 
-#include "core/proxy/proxy_internal.h"
+#include "core/proxy/relay.h"
 
 struct buf *
 buf_take(struct buf_pool *pool, size_t bytes)

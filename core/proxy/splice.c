@@ -4,7 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "core/proxy/proxy_internal.h"
+#include "core/proxy/relay.h"
 
 enum {
     PIPE_BYTES = 262144,

@@ -14,7 +14,7 @@
 #include "core/script/script.h"
 #include "core/shm/ring.h"
 
-enum { HEARTBEAT_MS = 50, ORPHAN_DRAIN_US = 10000000, HAND_OVER_US = 30000000 };
+enum { HEARTBEAT_MS = 50, ORPHAN_DRAIN_US = 10000000 };
 
 struct worker {
     struct shm *shm;
@@ -24,7 +24,8 @@ struct worker {
     struct event *on_channel, *on_heartbeat;
     struct stats *stats;
     struct proxy *proxy;
-    bool hands_over; /* it drains by itself, and a successor will start */
+    struct config_drain limits; /* of the newest generation */
+    bool hands_over;            /* it drains by itself, and a successor will start */
     int code;
 };
 
@@ -75,6 +76,7 @@ use_generation(struct worker *worker, struct ipc_message *message)
             proxy_set_wake(worker->proxy, message->fds, 0); /* they are closed below */
         goto fail;
     }
+    worker->limits = config->drain;
     size_t before = 1 + message->wake_count;
     if (!proxy_listen(worker->proxy, message->fds + before, message->fd_count - before))
         log_warnx("a listener could not be taken over");
@@ -153,7 +155,7 @@ hand_over(struct worker *worker)
     log_warnx("many Lua states were dropped: the worker finishes and is replaced",
         F_UINT("states", script_states_dropped()));
     atomic_store(&shm_worker(worker->shm, worker->index)->draining, 1);
-    proxy_drain(worker->proxy, HAND_OVER_US, HAND_OVER_US, on_drained, worker);
+    proxy_drain(worker->proxy, worker->limits.requests_us, worker->limits.tunnels_us, on_drained, worker);
 }
 
 static void

@@ -1,6 +1,6 @@
 /* Small messages of a loop turn leave together: what one request's user code keeps in the caches, another's
  * way through the kernel's sockets throws out, and the peers are woken once for several. 64 connections
- * took 0.95 of the CPU, 512 0.92; with one system call for all of them 0.95 and 0.94 of that. */
+ * took 0.95 of the CPU, 512 0.92; with one system call for all of them 0.95 and 0.92 of that. */
 #include "core/proxy/proxy_internal.h"
 
 enum {

@@ -36,6 +36,7 @@ describe("a worker that abandoned many states", function()
 listeners: [ { address: "127.0.0.1:0" } ]
 admin: { address: "127.0.0.1:0" }
 workers: 1
+drain: { requests: 10m }
 routes:
 %s  - { match: { path_prefix: / }, service: ours }
 services:

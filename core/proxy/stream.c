@@ -290,7 +290,8 @@ stream_client_gone(struct stream *stream)
 void
 stream_calm(struct stream *stream)
 {
-    bool is_asked = UNLIKELY(stream->conn->input == INPUT_ENDED) && stream->parser.head.minor != 0;
+    bool is_asked = UNLIKELY(stream->conn->input == INPUT_ENDED) && stream->parser.head.minor != 0 &&
+                    stream->state != STREAM_REPLY; /* amid the answer a 100 would be taken for a part of it */
     if (!is_asked)
         stream->nudge_us = 0;
     else if (stream->nudge_us == 0) /* its FIN came during the request before */

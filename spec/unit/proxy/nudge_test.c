@@ -199,6 +199,38 @@ a_body_that_we_asked_for_goes_to_another_endpoint_too(void **state)
     rig_free(rig);
 }
 
+/* Its backend answers before it has read the request, and takes the rest of that after the client's FIN. */
+static void
+who_is_being_answered_is_not_asked(void **state)
+{
+    static char body[20000];
+    struct rig *rig = rig_new(RIG_PLAIN, 1);
+    struct heard *client = rig_client(rig);
+    int small = 4096;
+    (void)state;
+    memset(body, 'b', sizeof body);
+    body[sizeof body - 1] = '!';
+    assert_int_equal(setsockopt(rig->backend[0], SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
+    rig_say(rig, client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n");
+    struct heard *backend = rig_backend(rig, 0);
+    rig_expect(rig, backend, "\r\n\r\n");
+    rig_say(rig, backend, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
+    rig_expect(rig, client, "\r\n\r\no");
+    struct stream *stream = only_stream(rig);
+    assert_int_equal(setsockopt(stream->upstream->fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
+    rig_say_bytes(rig, client, body, sizeof body);
+    RIG_WAIT(rig, "the whole body", stream->up.state == RELAY_ENDED && !relay_is_flushed(&stream->up));
+    half_close(rig, client);
+    rig_expect(rig, backend, "!");
+    RIG_WAIT(rig, "the end of the request", stream->up.state == RELAY_DONE);
+    assert_int_equal(stream->nudge_us, 0);
+    rig_say(rig, backend, "k");
+    rig_expect(rig, client, "\r\n\r\nok");
+    rig_hang_up(client);
+    rig_hang_up(backend);
+    rig_free(rig);
+}
+
 int
 main(void)
 {
@@ -211,6 +243,7 @@ main(void)
         cmocka_unit_test(who_still_listens_gets_the_answer_of_the_retry),
         cmocka_unit_test(who_was_asked_is_retried_all_the_same),
         cmocka_unit_test(a_body_that_we_asked_for_goes_to_another_endpoint_too),
+        cmocka_unit_test(who_is_being_answered_is_not_asked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

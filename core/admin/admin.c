@@ -364,7 +364,7 @@ admin_use(struct admin *admin, const struct config *config, struct script *scrip
     admin->script = script;
     admin->generation = generation;
     snprintf(admin->hash, sizeof(admin->hash), "%s", hash);
-    if (!config->has_admin) retire(admin);
+    if (!config->has_admin && !admin->is_leaving) retire(admin);
     bury(admin);
 }
 
@@ -384,6 +384,7 @@ bool
 admin_leave(struct admin *admin, void (*done)(void *context), void *context)
 {
     if (admin->held != NULL) return false;
+    admin->is_leaving = true;
     if (admin->server == NULL)
         done(context);
     else

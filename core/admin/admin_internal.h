@@ -31,6 +31,7 @@ struct admin {
     struct admin_server *server;  /* the one that listens; NULL where none does */
     struct admin_server *retired; /* newest first */
     struct admin_held *held;
+    bool is_leaving; /* `server` drains, for who called admin_leave */
     /* of the generation in use; config is NULL before the first */
     const struct config *config;
     struct script *script;

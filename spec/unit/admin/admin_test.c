@@ -464,6 +464,27 @@ a_new_socket_replaces_the_old_one(void **state)
     assert_int_equal(dial(f, f->port), -1);
 }
 
+static void
+on_left(void *context)
+{
+    *(bool *)context = true;
+}
+
+static void
+a_reload_without_an_address_does_not_keep_it_from_leaving(void **state)
+{
+    struct fixture *f = *state;
+    bool has_left = false;
+    uint64_t until = clock_now_us() + 20000000;
+    assert_true(admin_leave(f->admin, on_left, &has_left));
+    f->config.has_admin = false;
+    admin_use(f->admin, &f->config, (void *)0x30, 8, "x");
+    while (!has_left) {
+        assert_true(clock_now_us() < until);
+        assert_int_not_equal(event_base_loop(f->base, EVLOOP_NONBLOCK), -1);
+    }
+}
+
 int
 main(void)
 {
@@ -481,6 +502,7 @@ main(void)
         TEST(a_client_that_leaves_a_reload_is_forgotten),
         TEST(another_sites_page_changes_nothing),
         TEST(a_new_socket_replaces_the_old_one),
+        TEST(a_reload_without_an_address_does_not_keep_it_from_leaving),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,8 @@ function JsonLoad:fault(backend, result, state)
     if not result.ok then return result.failure end
     local is_json, said = pcall(cjson.decode, result.body)
     local load = is_json and type(said) == "table" and tonumber(said.load)
-    if result.status ~= 200 or not load then return "status " .. result.status .. " without a load" end
+    local is_finite = load and load - load == 0 -- cjson reads NaN and Infinity, which no metric takes
+    if result.status ~= 200 or not is_finite then return "status " .. result.status .. " without a load" end
     self.loads:set(load, self.service, backend.id)
     if said.status ~= "ok" then return "it says " .. tostring(said.status) end
     local most = state == "unhealthy" and self.back or self.most

@@ -20,7 +20,8 @@ describe("json_load", function()
     for what, result in pairs {
         ["no JSON"] = { status = 200, body = "<html>" }, ["JSON that is no object"] = { status = 200, body = "7" },
         ["no load"] = { status = 200, body = "{}" }, ["a 500"] = { status = 500, body = '{"load":0}' },
-        ["no answer"] = { ok = false, failure = "connect_refused" },
+        ["a load that is no number"] = { status = 200, body = '{"status":"ok","load":NaN}' },
+        ["an endless load"] = { status = 200, body = '{"status":"ok","load":1e999}' }, ["no answer"] = { ok = false, failure = "connect_refused" },
     } do
         it("takes " .. what .. " for not well", function() assert.same({ "unhealthy" }, (kit.judge(policy, backend, { result }))) end)
     end

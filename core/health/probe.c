@@ -262,7 +262,6 @@ on_probe_timer(evutil_socket_t fd, short what, void *context)
     (void)what;
     switch (probe->state) {
     case PROBE_CONNECTING: probe_fail(probe, REASON_CONNECT_TIMEOUT); return;
-    case PROBE_SENDING:
     case PROBE_READING_BODY:
         if (probe->body_contains[0] == '\0') {
             probe_pass(
@@ -271,6 +270,7 @@ on_probe_timer(evutil_socket_t fd, short what, void *context)
         }
         probe_fail(probe, REASON_RESPONSE_TIMEOUT);
         return;
+    case PROBE_SENDING:
     case PROBE_READING_HEAD:
     case PROBE_TALKING: probe_fail(probe, REASON_RESPONSE_TIMEOUT); return;
     case PROBE_ENDED: probe_fail(probe, probe->outcome.result.failure); return;

@@ -505,6 +505,48 @@ forgets_what_a_slot_was_when_it_gets_a_new_owner(void **state)
     assert_string_equal(reason, "3 probes failed: connect refused");
 }
 
+static void
+on_unsent(void *context, const struct probe_outcome *outcome)
+{
+    assert_false(outcome->result.ok);
+    assert_int_equal(outcome->result.failure, REASON_RESPONSE_TIMEOUT);
+    *(bool *)context = true;
+}
+
+/* A request that finds no room in the sockets: its time ends while it is sent. */
+static void
+fails_an_endpoint_that_does_not_take_the_request(void **state)
+{
+    enum { PATH_BYTES = 32 << 20 };
+    struct event_base *base = event_base_new();
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof at;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    char *path = malloc(PATH_BYTES);
+    bool is_done = false;
+    (void)state;
+    assert_non_null(base);
+    assert_non_null(path);
+    memset(path, '/', PATH_BYTES - 1);
+    path[PATH_BYTES - 1] = '\0';
+    assert_int_equal(bind(fd, (struct sockaddr *)&at, len), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &len), 0);
+    struct probe_spec spec = {.kind = PROBE_HTTP,
+        .address = (struct sockaddr *)&at,
+        .address_len = len,
+        .timeout_us = 100000,
+        .method = "GET",
+        .path = path,
+        .host = "a"};
+    assert_non_null(probe_start(base, &spec, on_unsent, &is_done));
+    while (!is_done)
+        assert_int_equal(event_base_loop(base, EVLOOP_ONCE), 0);
+    event_base_free(base);
+    free(path);
+    close(fd);
+}
+
 int
 main(void)
 {
@@ -520,6 +562,7 @@ main(void)
         TEST(hands_the_body_to_a_policy_that_reads_it_for_itself),
         TEST(judges_a_body_that_never_ends_by_what_came),
         TEST(fails_a_body_without_the_expected_words),
+        cmocka_unit_test(fails_an_endpoint_that_does_not_take_the_request),
         TEST(is_content_with_a_connection_where_the_policy_is_tcp),
         TEST(talks_as_the_script_asks_however_slowly_the_answer_comes),
         TEST(tells_a_script_that_the_endpoint_closed_and_what_came_before),

@@ -32,6 +32,7 @@ framing_content_length(struct slice value, uint64_t *bytes)
         if (digit > 9 || __builtin_mul_overflow(n, 10, &n) || __builtin_add_overflow(n, digit, &n))
             return false;
     }
+    if (n > H1_LENGTH_MAX) return false;
     *bytes = n;
     return true;
 }

@@ -102,7 +102,8 @@ size_finish(struct h1_chunked *chunked, uint64_t limit)
         chunked->extra = 0;
         return H1_OK;
     }
-    if (__builtin_add_overflow(chunked->total, chunked->left, &total)) return H1_BAD_CHUNK;
+    if (__builtin_add_overflow(chunked->total, chunked->left, &total) || total > H1_LENGTH_MAX)
+        return H1_BAD_CHUNK;
     if (limit != 0 && total > limit) return H1_BODY_TOO_LARGE;
     chunked->extra = chunked->left >= chunked->extra ? 0 : (uint16_t)(chunked->extra - chunked->left);
     chunked->phase = CHUNK_DATA;

@@ -18,8 +18,12 @@ enum field_result h1_field_read(const char *at, const char *end, const char **ne
 /* Decides framing, connection, upgrade and expectation from the rows (RFC 9112 §6.3, §9.3). Hot. */
 enum h1_error framing_decide(struct h1_parser *parser);
 
-/* One Content-Length value, 1*DIGIT (RFC 9110 §8.6). The list "5, 5", which may be merged, is refused: two
- * readings of one message are a smuggler's way in. */
+/* No body is longer: a backend that counts in signed 64 bits would see a negative length, and another
+ * message. */
+#define H1_LENGTH_MAX ((uint64_t)INT64_MAX)
+
+/* One Content-Length value, 1*DIGIT up to H1_LENGTH_MAX (RFC 9110 §8.6). The list "5, 5", which may be
+ * merged, is refused: two readings of one message are a smuggler's way in. */
 bool framing_content_length(struct slice value, uint64_t *bytes);
 
 /* Splits the target by its form (RFC 9112 §3.2). */

@@ -59,6 +59,7 @@ local heads = {
     { "a list of Content-Lengths", OK .. "Content-Length: 5, 5\r\n\r\nhello" },
     { "a negative Content-Length", OK .. "Content-Length: -5\r\n\r\nhello" },
     { "a Content-Length past 64 bits", OK .. "Content-Length: 18446744073709551621\r\n\r\nhello" },
+    { "a Content-Length past signed 64 bits", OK .. "Content-Length: 9223372036854775808\r\n\r\nhello" },
     { "an empty Content-Length", OK .. "Content-Length:\r\n\r\nhello" },
     { "Content-Length and Transfer-Encoding", OK .. "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" },
     { "Transfer-Encoding and Content-Length", OK .. "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" },

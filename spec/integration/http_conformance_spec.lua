@@ -97,6 +97,7 @@ local malformed = {
     { "two equal Content-Lengths", POST .. "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello" },
     { "two Content-Lengths", POST .. "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello" },
     { "a Content-Length past 64 bits", POST .. "Content-Length: 18446744073709551621\r\n\r\nhello" },
+    { "a Content-Length past signed 64 bits", POST .. "Content-Length: 9223372036854775808\r\n\r\nhello" },
     { "a Content-Length past body_bytes", POST .. "Content-Length: 1048577\r\n\r\n", 413 },
     -- Transfer-Encoding
     { "Content-Length and Transfer-Encoding", POST .. "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" },
@@ -126,6 +127,7 @@ local broken_bodies = {
     { "a blank before the chunk size", CHUNKED .. " 5\r\nhello\r\n0\r\n\r\n" },
     { "a blank behind the chunk size", CHUNKED .. "5 \r\nhello\r\n0\r\n\r\n" },
     { "a chunk size past 64 bits", CHUNKED .. "10000000000000005\r\nhello\r\n0\r\n\r\n" },
+    { "a chunk size past signed 64 bits", CHUNKED .. "8000000000000000\r\nhello\r\n0\r\n\r\n" },
     { "a bare LF behind the chunk size", CHUNKED .. "5\nhello\r\n0\r\n\r\n" },
     { "a bare CR behind the chunk size", CHUNKED .. "5\rhello\r\n0\r\n\r\n" },
     { "a chunk longer than its size", CHUNKED .. "5\r\nhello!\r\n0\r\n\r\n" },

@@ -100,6 +100,8 @@ static const struct chunked_case refused[] = {
     CHUNKED("00000000000000001\r\na\r\n", H1_BAD_CHUNK),
     CHUNKED("10000000000000000\r\n", H1_BAD_CHUNK),
     CHUNKED("1\r\na\r\nffffffffffffffff\r\n", H1_BAD_CHUNK),
+    CHUNKED("8000000000000000\r\n", H1_BAD_CHUNK),
+    CHUNKED("1\r\na\r\n7fffffffffffffff\r\n", H1_BAD_CHUNK),
     CHUNKED("1\na\r\n0\r\n\r\n", H1_BARE_LF),
     CHUNKED("1\ra\r\n0\r\n\r\n", H1_BARE_CR),
     CHUNKED("1\r\r\na\r\n", H1_BARE_CR),

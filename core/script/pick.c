@@ -181,6 +181,24 @@ member_of_value(struct script *script, int index)
     return member != NULL && member->view == value ? member : NULL;
 }
 
+/* A script may write to the array of backends, as to any table. Whoever finds nobody in it is asked about
+ * that: rows that are gone would be missed by each pick from then on. True where it had to be filled anew. */
+static bool
+array_mend(struct script *script, struct service *service)
+{
+    lua_State *L = script->L;
+    bool is_whole = true;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, service->offered_ref);
+    for (uint32_t i = 1; i <= service->filled[2] && is_whole; i++) {
+        lua_rawgeti(L, -1, (int)i);
+        const struct member *member = member_of_value(script, -1);
+        is_whole = member != NULL && member->is_offered && member->service == service - script->services;
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    return !is_whole && script_fill(script, service);
+}
+
 /* Sets *slot, or says what is wrong with the answer at stack index `at`. */
 static const char *
 check_answer(struct script *script, const struct service *service, const struct choice *choice,
@@ -296,6 +314,12 @@ pick_one(struct script *script, struct service *service, const struct choice *ch
     }
     view->handle = 0;
     if (UNLIKELY(!is_ok)) {
+        (void)array_mend(script, service);
+        request->set_cookies.count = 0;
+        verdict = fall_back(script, choice, request, slot);
+    } else if (lua_isnil(L, top + 1) && UNLIKELY(array_mend(script, service))) {
+        plugin_fault(
+            script, plugin, "pick", "took rows out of the array of backends, which is the gateway's", 1);
         request->set_cookies.count = 0;
         verdict = fall_back(script, choice, request, slot);
     } else if (lua_isnil(L, top + 1)) {
@@ -312,6 +336,7 @@ pick_one(struct script *script, struct service *service, const struct choice *ch
     } else {
         const char *wrong = check_answer(script, service, choice, request, top + 1, slot);
         if (UNLIKELY(wrong != NULL)) {
+            (void)array_mend(script, service);
             plugin_fault(script, plugin, "pick", wrong, 1);
             request->set_cookies.count = 0;
             verdict = fall_back(script, choice, request, slot);

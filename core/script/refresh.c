@@ -312,22 +312,25 @@ fill_arrays(lua_State *L)
     return 0;
 }
 
+bool
+script_fill(struct script *script, struct service *service)
+{
+    char message[200];
+    int status = lua_cpcall(script->L, fill_arrays, service);
+    service->is_stale = status != 0;
+    if (status == 0) return true;
+    /* Out of memory: old rows may stand in the arrays, and pick refuses each that is not offered. */
+    for (uint32_t i = 0; i < service->member_count; i++)
+        service->members[i]->is_offered = false;
+    state_take_error(script->L, status, message, sizeof message);
+    plugin_fault(script, &service->strategy, "refresh", message, 1);
+    return false;
+}
+
 static void
 service_rebuild(struct script *script, struct service *service, uint64_t signature)
 {
-    char message[200];
-    if (!service->strategy.is_loaded) return;
-    int status = lua_cpcall(script->L, fill_arrays, service);
-    if (status !=
-        0) { /* out of memory: old rows may stand in the arrays, and pick refuses each that is not offered */
-        for (uint32_t i = 0; i < service->member_count; i++)
-            service->members[i]->is_offered = false;
-        service->is_stale = true;
-        state_take_error(script->L, status, message, sizeof message);
-        plugin_fault(script, &service->strategy, "refresh", message, 1);
-        return;
-    }
-    service->is_stale = false;
+    if (!service->strategy.is_loaded || !script_fill(script, service)) return;
     service->signature = signature;
     if (service->strategy.on_change == LUA_NOREF || plugin_is_quarantined(script, &service->strategy)) return;
     lua_rawgeti(script->L, LUA_REGISTRYINDEX, service->strategy.on_change);

@@ -218,6 +218,8 @@ uint64_t script_random(struct script *script);
 /* refresh.c: the endpoint in a slot as it is now, for policies; NULL where the slot is free or of no service
  * of ours. */
 struct member *script_member(struct script *script, uint32_t slot);
+/* Writes a service's arrays anew. False where memory is out: then it is stale. */
+bool script_fill(struct script *script, struct service *service);
 /* The view of a member on top of the stack, made on first use. Raises where memory is out:
  * protected only. */
 void script_push_view(lua_State *L, struct member *member);

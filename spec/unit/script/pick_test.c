@@ -351,6 +351,56 @@ answers_a_wrong_return_value_by_the_fallback_and_counts_it(void **state)
 }
 
 static void
+gives_back_the_rows_that_a_script_took_out_of_its_array(void **state)
+{
+    static const char *const bodies[] = {
+        PICK("table.remove(backends, 1) return backends[1]"),
+        PICK("rawset(backends, 1, nil) return backends[1]"),
+        PICK("backends[1] = 'x' return backends[1]"),
+        PICK("local b = backends[1] for i = #backends, 1, -1 do backends[i] = nil end return b.id and "
+             "backends[1]"),
+        PICK("backends[2] = nil return backends[2].active > 0 and backends[2] or backends[1]"),
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
+        struct fixture f;
+        uint32_t slot;
+        enum reason reason;
+        fixture_init(&f);
+        fixture_strategy(&f, 0, "/mem/taker.lua", bodies[i], "{}");
+        fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1);
+        fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 1);
+        fixture_load(&f);
+        for (int n = 0; n < 40; n++) /* past the errors that bring a quarantine, and so to its end */
+            assert_int_equal(script_pick(f.script, fixture_request(&f, 0), &slot, &reason), SCRIPT_PICKED);
+        assert_true(errors_of(&f, "a") > 0);
+        lua_rawgeti(f.script->L, LUA_REGISTRYINDEX, f.script->services[0].offered_ref);
+        assert_int_equal(lua_objlen(f.script->L, -1), 2);
+        lua_pop(f.script->L, 1);
+        fixture_fini(&f);
+    }
+}
+
+static void
+lets_a_script_sort_its_array(void **state)
+{
+    struct fixture f;
+    uint32_t slot;
+    enum reason reason;
+    (void)state;
+    fixture_init(&f);
+    fixture_strategy(&f, 0, "/mem/sorter.lua",
+        PICK("table.sort(backends, function(x, y) return x.id > y.id end) return nil, 'no'"), "{}");
+    fixture_endpoint(&f, 0, "a", SLOT_HEALTHY, 1);
+    fixture_endpoint(&f, 0, "b", SLOT_HEALTHY, 1);
+    fixture_load(&f);
+    for (int n = 0; n < 3; n++)
+        assert_int_equal(script_pick(f.script, fixture_request(&f, 0), &slot, &reason), SCRIPT_NONE);
+    assert_int_equal(errors_of(&f, "a"), 0);
+    fixture_fini(&f);
+}
+
+static void
 takes_nil_for_none_and_counts_no_error(void **state)
 {
     static const char *const bodies[] = {PICK("return nil"), PICK("return nil, 'because'")};
@@ -655,6 +705,8 @@ main(void)
         cmocka_unit_test(puts_another_request_than_the_one_on_trial_elsewhere),
         cmocka_unit_test(leaves_out_what_the_request_has_tried_and_then_asks_the_next_tier),
         cmocka_unit_test(answers_a_wrong_return_value_by_the_fallback_and_counts_it),
+        cmocka_unit_test(gives_back_the_rows_that_a_script_took_out_of_its_array),
+        cmocka_unit_test(lets_a_script_sort_its_array),
         cmocka_unit_test(takes_nil_for_none_and_counts_no_error),
         cmocka_unit_test(refuses_a_backend_that_was_kept_after_it_went),
         cmocka_unit_test(falls_back_by_weight),

@@ -1,6 +1,7 @@
 /* Coroutines in which plug-in code may wait, and what wakes them. A thread of Lua's that came to its end is
  * used again; one that raised or was cancelled is left to the collector. What a wait asks of the host is
  * asked after the yield, outside Lua. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -173,6 +174,23 @@ wait_begin(struct script_task *task)
     return true;
 }
 
+/* Elsewhere a filter refuses by what it returns. Whoever writes on_request so has a lock that is open. */
+static bool
+returned_nothing(struct script_task *task)
+{
+    char message[128];
+    if (task->kind != TASK_CALLBACK || task->chain->phase != CHAIN_REQUEST) return true;
+    for (int i = 1; i <= lua_gettop(task->L); i++) {
+        if (LIKELY(lua_isnil(task->L, i))) continue;
+        snprintf(message, sizeof message,
+            "returned a %s: to refuse or answer, call request:answer(status, …)", luaL_typename(task->L, i));
+        lua_settop(task->L, 0);
+        plugin_fault(task->script, task->plugin, task->callback, message, 1);
+        return false;
+    }
+    return true;
+}
+
 enum task_end
 task_run(struct script_task *task, int arguments)
 {
@@ -186,6 +204,7 @@ task_run(struct script_task *task, int arguments)
         task->answer = NULL;
         if (UNLIKELY(task->serial != script->serial)) return TASK_FAILED; /* nothing of it is left */
         if (LIKELY(end == RESUME_DONE)) {
+            if (UNLIKELY(lua_gettop(task->L) != 0) && !returned_nothing(task)) return TASK_FAILED;
             lua_settop(task->L, 0);
             return TASK_DONE;
         }

@@ -356,10 +356,22 @@ local function failed(result, wrong)
     result.reason, result.forwarded = "filter_error", result.forwarded
 end
 
+-- What the gateway refuses too (core/script/task.c).
+local function nothing(...)
+    for i = 1, select("#", ...) do
+        local value = select(i, ...)
+        if value ~= nil then
+            error("returned a " .. type(value) .. ": to refuse or answer, call request:answer(status, …)", 0)
+        end
+    end
+end
+
 -- Calls one callback in `wait`, which runs a function as a task of the clock. True where the chain goes on.
 local function call(wait, entry, result, name, ...)
     if not entry.filter[name] or result.skipped[entry] then return true end
-    local ok, wrong = wait(entry.filter[name], WAITS_MAX, entry.filter, ...)
+    local callback = entry.filter[name]
+    local run = name == "on_request" and function(...) nothing(callback(...)) end or callback
+    local ok, wrong = wait(run, WAITS_MAX, entry.filter, ...)
     if ok then return true end
     if entry.on_error == "skip" then -- on without it, as if it were not in the list
         result.errors[#result.errors + 1] = wrong

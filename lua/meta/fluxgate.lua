@@ -573,7 +573,8 @@ local Filter = {}
 ---@return Filter
 function Filter.new(options, owner) end
 
----Before an endpoint is picked. May wait.
+---Before an endpoint is picked. May wait. Returns nothing: to refuse is request:answer's, and whatever is
+---returned is taken for a mistake, which fails the request.
 ---@param request FilterRequest
 function Filter:on_request(request) end
 

@@ -1,14 +1,10 @@
 local kit = require "fluxgate.testkit"
+local lua_file = require "spec.support.lua_file"
 
 -- A filter whose file holds `body`, the functions of the table F.
 local function filter(body)
-    local file = os.tmpname() .. ".lua"
-    local out = assert(io.open(file, "w"))
-    out:write("local F = { api = 1 } F.__index = F function F.new() return setmetatable({}, F) end " .. body .. " return F")
-    out:close()
-    local made = kit.filter(file)
-    os.remove(file)
-    return made
+    return lua_file("local F = { api = 1 } F.__index = F function F.new() return setmetatable({}, F) end "
+        .. body .. " return F", kit.filter)
 end
 
 describe("kit.run", function()
@@ -46,6 +42,17 @@ describe("kit.run", function()
             assert.same({ 500, "filter_error" }, { got.status, got.reason }, body)
             assert.is_nil(got.forwarded)
         end
+    end)
+
+    it("takes what on_request returns for a mistake, and for no answer", function()
+        for _, value in ipairs { "false", "true", "403", "403, { message = 'no' }", "nil, 'denied'", "r" } do
+            local got = kit.run(filter("function F:on_request(r) gateway.sleep(1) return " .. value .. " end"), {})
+            assert.same({ 500, "filter_error" }, { got.status, got.reason }, value)
+            assert.is_nil(got.forwarded)
+            assert.matches("call request:answer", got.errors[1], 1, true)
+        end
+        assert.equal(200, kit.run(filter "function F:on_request(r) return nil end", {}).status)
+        assert.equal(403, kit.run(filter "function F:on_request(r) return r:answer(403) end", {}).status)
     end)
 
     it("ends the chain at an answer and shows it to those before alone", function()

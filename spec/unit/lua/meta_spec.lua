@@ -1,4 +1,5 @@
 local kit = require "fluxgate.testkit"
+local lua_file = require "spec.support.lua_file"
 
 -- class → set of its fields and functions, as lua/meta/fluxgate.lua declares them.
 local function declared()
@@ -26,13 +27,8 @@ end
 
 -- An instance that shows what its file was given.
 local function inside(body)
-    local file = os.tmpname() .. ".lua"
-    local out = assert(io.open(file, "w"))
-    out:write("return { new = function(options, service) return { pick = function() end, " .. body .. " } end }")
-    out:close()
-    local instance = kit.strategy(file)
-    os.remove(file)
-    return instance
+    return lua_file("return { new = function(options, service) return { pick = function() end, " .. body .. " } end }",
+        kit.strategy)
 end
 
 describe("lua/meta/fluxgate.lua", function()

@@ -1,15 +1,10 @@
 local kit = require "fluxgate.testkit"
+local lua_file = require "spec.support.lua_file"
 
 -- A strategy whose pick() has this body.
 local function strategy(body)
-    local file = os.tmpname() .. ".lua"
-    local out = assert(io.open(file, "w"))
-    out:write("local S = {} S.__index = S function S.new(o, s) return setmetatable({ service = s }, S) end ",
-        "function S:pick(request, backends) ", body, " end return S")
-    out:close()
-    local instance = kit.strategy(file)
-    os.remove(file)
-    return instance
+    return lua_file("local S = {} S.__index = S function S.new(o, s) return setmetatable({ service = s }, S) end "
+        .. "function S:pick(request, backends) " .. body .. " end return S", kit.strategy)
 end
 
 describe("the test kit", function()
@@ -116,14 +111,8 @@ end)
 
 describe("a policy in the test kit", function()
     local function policy(body, given)
-        local file = os.tmpname() .. ".lua"
-        local out = assert(io.open(file, "w"))
-        out:write("local P = {} P.__index = P function P:probe() return self.answer end function P:judge() end ", body, " return P")
-        out:close()
-        local ok, made = pcall(kit.policy, file, given)
-        os.remove(file)
-        if not ok then error(made, 0) end
-        return made
+        return lua_file("local P = {} P.__index = P function P:probe() return self.answer end "
+            .. "function P:judge() end " .. body .. " return P", kit.policy, given)
     end
 
     local SCHEMA = 'function P.new(o, s) return setmetatable(gateway.options(s, o, { path = { type = "string" } }), P) end'
@@ -245,9 +234,7 @@ describe("a strategy made of another for some of the endpoints", function()
     before_each(function() kit.seed(1) end)
 
     local function composed(prepares)
-        local file = os.tmpname() .. ".lua"
-        local out = assert(io.open(file, "w"))
-        out:write(([[
+        return lua_file(([[
             local S = {} S.__index = S
             function S.new(options, service)
                 return setmetatable({ ring = gateway.strategy("consistent_hash", { key = "header:X-User" }), group = {} }, S)
@@ -260,11 +247,7 @@ describe("a strategy made of another for some of the endpoints", function()
                 if %s then self.ring:on_change(self.group) end
             end
             function S:pick(request, backends) return self.ring:pick(request, self.group) end
-            return S]]):format(tostring(prepares)))
-        out:close()
-        local instance = kit.strategy(file)
-        os.remove(file)
-        return instance
+            return S]]):format(tostring(prepares)), kit.strategy)
     end
 
     local function fleet()

@@ -110,6 +110,39 @@ shows_and_changes_a_request(void **state)
     }
 }
 
+/* In other gateways a filter refuses by what it returns: here that must not let the request through. */
+static void
+takes_what_on_request_returns_for_a_mistake(void **state)
+{
+    static const char *const wrong[] = {
+        "return false", "return true", "return 403", "return 403, {}", "return nil, 'denied'", "return r"};
+    struct script_status status[16];
+    struct world w;
+    (void)state;
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        char code[120];
+        snprintf(code, sizeof code, "function F:on_request(r) r:set_header('x-out', 'ran') %s end", wrong[i]);
+        world_init(&w);
+        world_filter(&w, 0, code);
+        world_load(&w);
+        assert_int_equal(world_begin(&w), FILTER_FAILED);
+        assert_int_equal(w.request.failure.status, 500);
+        assert_int_equal(script_status(w.f.script, status, 16), 4);
+        assert_non_null(strstr(status[3].last_error, "call request:answer(status"));
+        world_fini(&w);
+    }
+    static const char *const right[] = {"return", "return nil", "return nil, nil"};
+    for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
+        char code[120];
+        snprintf(code, sizeof code, "function F:on_request(r) %s end", right[i]);
+        world_init(&w);
+        world_filter(&w, 0, code);
+        world_load(&w);
+        assert_int_equal(world_begin(&w), FILTER_GO);
+        world_fini(&w);
+    }
+}
+
 static void
 names_each_change_for_the_proxy(void **state)
 {
@@ -646,6 +679,7 @@ main(void)
         cmocka_unit_test(lets_nobody_past_a_filter_that_could_not_be_loaded),
         cmocka_unit_test(ends_at_an_answer_that_those_before_it_see),
         cmocka_unit_test(shows_and_changes_a_request),
+        cmocka_unit_test(takes_what_on_request_returns_for_a_mistake),
         cmocka_unit_test(names_each_change_for_the_proxy),
         cmocka_unit_test(refuses_what_could_split_or_reframe_a_message),
         cmocka_unit_test(shows_and_changes_a_response),

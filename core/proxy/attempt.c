@@ -220,7 +220,7 @@ run_on(struct stream *stream, struct endpoint *endpoint)
         bool is_ours = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS ||
                        errno == EADDRNOTAVAIL;
         if (is_ours)
-            reply_reason(stream, REASON_SHED, 0, "no socket could be had for the endpoint");
+            respond_to_failure(stream, REASON_SHED, "no socket could be had for the endpoint");
         else
             attempt_fail(stream, REASON_CONNECT_REFUSED);
         return;
@@ -278,7 +278,7 @@ attempt_none(struct stream *stream, enum reason reason)
         return;
     }
     if (stream->reason != REASON_NONE) reason = stream->reason; /* why the last one failed */
-    reply_reason(stream, reason, 0, NULL);
+    respond_to_failure(stream, reason, NULL);
 }
 
 void
@@ -301,8 +301,8 @@ void
 attempt_resume(struct stream *stream)
 {
     if (is_late(stream))
-        reply_reason(
-            stream, stream->reason == REASON_NONE ? REASON_RESPONSE_TIMEOUT : stream->reason, 0, NULL);
+        respond_to_failure(
+            stream, stream->reason == REASON_NONE ? REASON_RESPONSE_TIMEOUT : stream->reason, NULL);
     else
         attempt_begin(stream);
 }
@@ -410,7 +410,7 @@ attempt_fail(struct stream *stream, enum reason reason)
         attempt_begin(stream);
         return;
     }
-    reply_reason(stream, reason, 0, NULL);
+    respond_to_failure(stream, reason, NULL);
 }
 
 void

@@ -36,6 +36,7 @@ struct filtering {
     struct filter_request request;
     struct filter_response response;
     const struct filter_answer *answer; /* ours, while on_response sees it; NULL: an endpoint's */
+    enum reason failure;                /* what `answer` tells of; REASON_NONE: a filter's or a route's */
     const char *ctx;                    /* for on_log */
     bool is_parked; /* another generation picks: request.ctx is its script's, and ours is here */
     int parked_ctx;
@@ -98,6 +99,9 @@ bool content_restore(struct stream *stream);
 /* respond.c */
 void respond_to_endpoint(struct stream *stream); /* its head, or its 101, is here */
 void respond_with(struct stream *stream, const struct filter_answer *answer);
+/* No endpoint answered: the gateway does, and on_response of the filters that let the request go may have a
+ * word in it. Ends the attempt. */
+void respond_to_failure(struct stream *stream, enum reason reason, const char *sentence);
 void respond_went(struct stream *stream, enum filter_verdict verdict);
 
 /* transform.c */

@@ -498,6 +498,10 @@ void response_flush_interim(struct stream *stream);
 
 /* reply.c: our own answers. `reason` goes to the log; status 0 takes the reason's own. */
 void reply_reason(struct stream *stream, enum reason reason, int status, const char *sentence);
+/* What reply_reason would send. False: no memory. */
+MUST_CHECK
+bool reply_make(struct stream *stream, enum reason reason, int status, const char *sentence,
+    struct filter_answer *answer);
 void reply_route(struct stream *stream); /* redirect and respond */
 void reply_answer(struct stream *stream, const struct filter_answer *answer);
 void reply_text(struct stream *stream, int status, const char *type, struct slice body, struct slice name,

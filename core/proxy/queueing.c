@@ -396,7 +396,7 @@ queueing_begin(struct stream *stream)
     struct proxy *proxy = stream->proxy;
     struct grant grant = {SLOT_NONE, REASON_ALL_FULL, false};
     if (!follow_generation(stream)) {
-        reply_reason(stream, REASON_NO_ENDPOINTS, 0, "the service was removed");
+        respond_to_failure(stream, REASON_NO_ENDPOINTS, "the service was removed");
         return;
     }
     stream->line = line_of(proxy, stream->service_id);
@@ -440,7 +440,7 @@ void
 queueing_on_timeout(struct stream *stream)
 {
     queue_timed_out(stream->line->queue);
-    reply_reason(stream, REASON_QUEUE_TIMEOUT, 0, NULL);
+    respond_to_failure(stream, REASON_QUEUE_TIMEOUT, NULL);
 }
 
 /* whose turn it is */
@@ -468,7 +468,7 @@ reconsider(struct stream *stream)
 {
     struct grant grant;
     if (!follow_generation(stream)) {
-        reply_reason(stream, REASON_NO_ENDPOINTS, 0, "the service was removed");
+        respond_to_failure(stream, REASON_NO_ENDPOINTS, "the service was removed");
         return;
     }
     if (stream->bound == SLOT_NONE) return;

@@ -124,20 +124,31 @@ reply_text(struct stream *stream, int status, const char *type, struct slice bod
         stream_close(stream, REASON_SHED);
 }
 
-void
-reply_reason(struct stream *stream, enum reason reason, int status, const char *sentence)
+bool
+reply_make(
+    struct stream *stream, enum reason reason, int status, const char *sentence, struct filter_answer *answer)
 {
     if (status == 0) status = reason_status(reason);
     if (status == 0) status = 500;
     if (sentence == NULL) sentence = reason_sentence(reason);
-    stream->reason = reason;
     char *body = arena_printf(&stream->arena, "%d %s: %s\n", status, reason_word(reason), sentence);
     struct slice name = SLICE_NONE, value = SLICE_NONE;
     if (status == 405) {
         name = SLICE_LIT("Allow");
         value = SLICE_LIT("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
     }
-    reply_text(stream, status, "text/plain", slice_text(body), name, value);
+    return make_answer(stream, status, "text/plain", slice_text(body), name, value, answer);
+}
+
+void
+reply_reason(struct stream *stream, enum reason reason, int status, const char *sentence)
+{
+    struct filter_answer answer;
+    stream->reason = reason;
+    if (reply_make(stream, reason, status, sentence, &answer))
+        reply_answer(stream, &answer);
+    else
+        stream_close(stream, REASON_SHED);
 }
 
 /* redirect and respond */

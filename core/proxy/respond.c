@@ -12,7 +12,10 @@ send_own(struct stream *stream, struct slice body, bool is_filters)
 {
     struct filtering *filtering = stream->filtering;
     struct filter_response *response = &filtering->response;
-    stream->reason = is_filters && response->status >= 400 ? REASON_FILTER_DENIED : REASON_NONE;
+    if (filtering->failure != REASON_NONE) /* whatever a filter made of it */
+        stream->reason = filtering->failure;
+    else
+        stream->reason = is_filters && response->status >= 400 ? REASON_FILTER_DENIED : REASON_NONE;
     struct filter_answer answer = {response->status, *response->headers, body};
     if (!transform_whole(stream, &answer.headers, &answer.body)) {
         reply_reason(stream, REASON_FILTER_ERROR, 0, NULL);
@@ -99,8 +102,30 @@ respond_with(struct stream *stream, const struct filter_answer *answer)
     filtering->response = (struct filter_response){.status = answer->status,
         .headers = headers,
         .has_body = !filtering->is_head && !is_bodiless(answer->status),
-        .slot = SLOT_NONE};
+        .slot = SLOT_NONE,
+        .reason = filtering->failure};
     run(stream);
+}
+
+void
+respond_to_failure(struct stream *stream, enum reason reason, const char *sentence)
+{
+    struct filtering *filtering = stream->filtering;
+    if (LIKELY(filtering == NULL) || filtering->phase != FILTERING_SENT || filtering->chain == NULL) {
+        reply_reason(stream, reason, 0, sentence);
+        return;
+    }
+    attempt_end(stream);
+    body_moves(stream); /* nobody reads the rest of the request while filters wait */
+    filtering_restore_ctx(stream);
+    stream->nudge_us = 0;
+    stream->reason = reason;
+    filtering->failure = reason;
+    struct filter_answer *answer = arena_alloc(&stream->arena, sizeof *answer);
+    if (answer != NULL && reply_make(stream, reason, 0, sentence, answer))
+        respond_with(stream, answer);
+    else
+        reply_reason(stream, REASON_SHED, 0, NULL);
 }
 
 void

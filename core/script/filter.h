@@ -60,7 +60,8 @@ struct filter_response {
     int status;
     struct headers *headers; /* of the answer, without hop-by-hop fields; changed in place */
     bool has_body;           /* false for HEAD, 204 and 304 */
-    uint32_t slot;           /* the endpoint that answered; SLOT_NONE for an answer of a filter or a route */
+    uint32_t slot;           /* the endpoint that answered; SLOT_NONE where none did */
+    enum reason reason;      /* why the gateway answers itself; REASON_NONE where it does not */
     /* set by filters */
     bool has_stages; /* on_body was called: each chunk goes through filter_body */
     enum { FILTER_IDENTITY, FILTER_GZIP, FILTER_DEFLATE, FILTER_ZSTD } encoding;

@@ -146,6 +146,16 @@ fg_response_slot(const struct fg_response *view)
 }
 
 int
+fg_response_reason(const struct fg_response *view, struct fg_slice *out)
+{
+    guard_point();
+    const struct filter_chain *chain = view_chain_of_response(view);
+    if (chain == NULL) return FG_OVER;
+    if (chain->response->reason == REASON_NONE) return FG_NO;
+    return view_give(slice_of(reason_word(chain->response->reason)), out);
+}
+
+int
 fg_response_header(const struct fg_response *view, const char *name, size_t len, struct fg_slice *out)
 {
     guard_point();

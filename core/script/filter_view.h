@@ -83,6 +83,7 @@ int fg_answer_commit(struct script *script);
 int fg_response_status(const struct fg_response *response);
 int fg_response_has_body(const struct fg_response *response);
 double fg_response_slot(const struct fg_response *response); /* -1: of no endpoint; -2: over */
+int fg_response_reason(const struct fg_response *response, struct fg_slice *out);
 int fg_response_header(
     const struct fg_response *response, const char *name, size_t len, struct fg_slice *out);
 int fg_response_field(

@@ -286,7 +286,7 @@ local function reply(request, given, backend)
 end
 
 -- The same as scripts see it: its fields, its methods, and no way to write to it.
-local REPLY = { status = true, has_body = true, backend = true }
+local REPLY = { status = true, has_body = true, backend = true, reason = true }
 
 local function view_of(response)
     return setmetatable({}, {
@@ -400,15 +400,11 @@ local FAILURES = {
 }
 chain.FAILURES = FAILURES
 
--- on_response does not run for it, on_log does.
-local function answer_failure(entries, request, result, word)
+local function failure_answer(word)
     local status = FAILURES[word]
     if not status then error("kit.run: there is no failure '" .. tostring(word) .. "'", 4) end
-    result.status, result.reason, result.body = status, word, ("%d %s\n"):format(status, word)
-    result.headers = { ["content-type"] = "text/plain" }
-    result.lines = { { "content-type", "text/plain" } }
-    run_log(entries, request, result)
-    return result
+    return { status = status, reason = word, body = ("%d %s\n"):format(status, word),
+        headers = { ["content-type"] = "text/plain" } }
 end
 
 -- Runs `entries` (list of { filter, on_error }) over `request`. Returns { forwarded, status, headers,
@@ -428,13 +424,14 @@ function chain.run(wait, entries, request, endpoint)
         if given.status >= 400 then result.reason = "filter_denied" end
     else
         result.forwarded, given = forward(request, endpoint)
-        if given.failure then return answer_failure(entries, request, result, given.failure) end
+        if given.failure then given = failure_answer(given.failure) end
     end
     local response = reply(request, given, given.backend)
     result.endpoint = given.backend and given.backend.id
     local view = view_of(response)
     row.phase = "on_response"
-    response.is_own = row.answer ~= nil or nil
+    response.is_own = row.answer ~= nil or given.reason ~= nil or nil
+    response.reason = given.reason
     for i = last, 1, -1 do
         if not call(wait, entries[i], result, "on_response", request, view) then
             run_log(entries, request, result)
@@ -447,7 +444,9 @@ function chain.run(wait, entries, request, endpoint)
         run_log(entries, request, result)
         return result
     end
-    if response.is_own then result.reason = response.status >= 400 and "filter_denied" or nil end
+    if response.is_own then
+        result.reason = response.reason or response.status >= 400 and "filter_denied" or nil
+    end
     if not body then
         result.errors[#result.errors + 1], result.reason, result.cut = wrong, "filter_error", true
     end

@@ -151,6 +151,12 @@ function reply_fields.backend(self)
     return views.backends[slot + 1]
 end
 
+function reply_fields.reason(self)
+    local found = C.fg_response_reason(self, out)
+    if found < 0 then error(GONE, 2) end
+    return given(found)
+end
+
 function replies:header(name)
     name = name_of(name, "response:header")
     return given(C.fg_response_header(self, name, #name, out))

@@ -578,7 +578,8 @@ function Filter.new(options, owner) end
 ---@param request FilterRequest
 function Filter:on_request(request) end
 
----The head of the answer is known, and nothing of it was sent. May wait.
+---The head of the answer is known, and nothing of it was sent: an endpoint's, a filter's or a route's, or the
+---gateway's own where no endpoint answered. May wait.
 ---@param request FilterRequest
 ---@param response Response
 function Filter:on_response(request, response) end
@@ -653,6 +654,7 @@ function FilterRequest:answer(status, body, headers) end
 ---@field status integer
 ---@field has_body boolean false for HEAD, 204 and 304
 ---@field backend Backend? nil for an answer that no endpoint gave
+---@field reason string? why the gateway answers itself, such as "connect_refused"; nil for every other answer
 local Response = {}
 
 ---@param name string

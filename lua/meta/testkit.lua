@@ -153,7 +153,7 @@ function kit.judge(policy, backend, results, first_state) end
 
 ---What becomes of a request that passes filters: one, or a list whose items may be { filter, on_error =
 ---"skip" }. The endpoint is { status, headers, body or chunks }, or { failure = "connect_refused" } (any
----reason of the gateway's list; on_response does not run then), or a function of the request that it sees.
+---reason of the gateway's list, which response.reason then tells), or a function of the request that it sees.
 ---@param filters Filter|Filter[]
 ---@param request KitRequest|Request
 ---@param endpoint? table|fun(request: table): table

@@ -246,6 +246,57 @@ end]])
         assert.same({ 301, "https://a.example/go/x", "301" }, { status, headers.location, headers["x-mark"] })
     end)
 
+    for _, waits in ipairs { false, true } do
+        it("see what the gateway answers where no endpoint did" .. (waits and ", and may wait" or ""), function()
+            web:set { default = { hold = true } }
+            local marks = filter("marks", ([[
+function F:on_response(r, a)
+    if %s then gateway.sleep(0.01) end
+    a:set_header("x-why", a.reason or "none")
+    if r:header("x-page") then a:answer(410, "<h1>soon</h1>", { ["Content-Type"] = "text/html" }) end
+end]]):format(waits))
+            local services = ([[
+  down: { endpoints: [ "127.0.0.1:%d" ] }
+  empty: { discover: nobody }
+  silent: { endpoints: [ "%s" ], timeouts: { response: 100ms }, retry: { attempts: 1 } }
+  full: { endpoints: [ "%s" ], limits: { active_per_endpoint: 1, queue: 5, queue_timeout: 100ms } }
+]]):format(support.free_port(), web.address, web.address)
+            local routes = ""
+            for _, name in ipairs { "down", "empty", "silent", "full" } do
+                routes = routes .. route("/" .. name, marks, "service: " .. name)
+            end
+            local gateway = support.gateway { config = config(web, routes, { services = services,
+                top = 'registry: { url: "http://127.0.0.1:' .. support.free_port() .. '" }\n' }) }
+            local holds = support.open(gateway:port())
+            holds:send("GET /full HTTP/1.1\r\nHost: a\r\n\r\n")
+            support.wait_until("the one place is taken", function() return web:counts().active == 1 end)
+            for _, case in ipairs {
+                { "down", 502, "connect_refused" }, { "empty", 503, "no_endpoints" },
+                { "silent", 504, "response_timeout" }, { "full", 503, "queue_timeout" },
+            } do
+                local url = gateway:url("/" .. case[1])
+                local status, headers, body = support.curl(url)
+                assert.same({ case[2], case[3] }, { status, headers["x-why"] })
+                assert.truthy(body:find(case[3], 1, true), body)
+                status, headers, body = support.curl("-d", "x=1", "-H", "X-Page: 1", url)
+                assert.same({ 410, "text/html", "<h1>soon</h1>" }, { status, headers["content-type"], body }, case[1])
+            end
+            local connection = support.open(gateway:port()) -- more of its body would come, but nobody waits for that
+            connection:send("POST /down HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
+            local reply = connection:reply()
+            assert.same({ 502, "connect_refused", "close" }, { reply.status, reply.headers["x-why"], reply.headers.connection })
+            connection:close()
+            support.wait_until("the log keeps each reason", function()
+                local log = support.read_file(support.dir() .. "/access.log")
+                local _, refused = log:gsub('reason="connect_refused"', "")
+                local _, page = log:gsub('status=410 reason="[qrcn][%w_]+"', "")
+                return refused == 3 and page == 4, log
+            end)
+            web:release()
+            assert.equal(200, holds:reply().status)
+        end)
+    end
+
     it("let a WebSocket through, and may refuse it", function()
         web:set { default = { upgrade = "echo" } }
         local guards = filter("guards", [[

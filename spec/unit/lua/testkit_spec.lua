@@ -212,15 +212,28 @@ describe("what the gateway refuses", function()
 end)
 
 describe("an endpoint that gives no answer", function()
-    it("fails as the gateway fails: on_log hears of it, on_response does not", function()
+    it("fails as the gateway fails, and on_response sees that", function()
         local heard = {}
         local filter = {
-            on_response = function() heard.response = true end,
+            on_response = function(_, _, response)
+                heard.seen, heard.backend = response.reason, response.backend
+                response:set_header("X-Why", response.reason)
+            end,
             on_log = function(_, _, response) heard.status, heard.reason = response.status, response.reason end,
         }
         local got = kit.run(filter, {}, { failure = "response_timeout" })
-        assert.same({ status = 504, reason = "response_timeout" }, heard)
-        assert.same({ 504, "response_timeout", "/" }, { got.status, got.reason, got.forwarded.path })
+        assert.same({ status = 504, reason = "response_timeout", seen = "response_timeout" }, heard)
+        assert.same({ 504, "response_timeout", "/", "response_timeout" },
+            { got.status, got.reason, got.forwarded.path, got.headers["x-why"] })
+    end)
+
+    it("may be answered for by a page of one's own, and keeps its reason", function()
+        local page = { on_response = function(_, _, response)
+            if response.reason then response:answer(503, "soon", { ["X-Page"] = "1" }) end
+        end }
+        local got = kit.run(page, {}, { failure = "connect_refused" })
+        assert.same({ 503, "soon", "1", "connect_refused" }, { got.status, got.body, got.headers["x-page"], got.reason })
+        assert.same({ 200, "ok" }, { kit.run(page, {}).status, kit.run(page, {}).body })
     end)
 
     it("has the statuses of core/http/reason.h", function()

@@ -283,7 +283,11 @@ ended(struct supervisor *sv, struct process *process, int status)
     process->using = 0;
     if (process->role == ROLE_WORKER) reap_worker(sv, process->index);
     if (process->role == ROLE_CONTROL) dicts_reap(sv->shm, DICT_CONTROL);
-    if (expected) return;
+    if (expected) { /* wanted again, it need not wait as one that died would */
+        process->start_after_us = 0;
+        process->quick_deaths = 0;
+        return;
+    }
     struct shm_totals *totals = shm_totals(sv->shm);
     switch (process->role) {
     case ROLE_CONTROL: atomic_fetch_add(&totals->control_restarts, 1); break;

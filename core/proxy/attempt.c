@@ -316,7 +316,7 @@ decide(const struct stream *stream, enum reason reason)
         .pooled = stream->pooled,
         .kept = stream->kept,
         .sent = stream->sent,
-        .answered = stream->interims > stream->continued,
+        .answered = stream->interims - stream->hidden > stream->continued,
         .head_began = stream->response.error != H1_BAD_STATUS_LINE,
         .per_try = stream->per_try_us != 0 && stream->proxy->now_us >= stream->picked_us + stream->per_try_us,
         .attempts = stream->attempts,

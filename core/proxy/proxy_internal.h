@@ -209,8 +209,8 @@ struct stream {
     /* the response */
     struct h1_parser response;
     struct buf *back;
-    uint32_t interims;
-    int status; /* final, as the client saw it; 0 before */
+    uint32_t interims, hidden; /* hidden: of them, those that the client was not sent */
+    int status;                /* final, as the client saw it; 0 before */
     enum reason reason;
     bool keep_alive; /* of the client's connection after this answer */
     bool upgrade;    /* asked of the backend */

@@ -48,7 +48,10 @@ take_interim(struct stream *stream)
     stream->interims++;
     if (stream->interims > INTERIM_MAX) return false;
     if (status == 100) stream_calm(stream);
-    if (stream->parser.head.minor == 1 && !is_repeated && !forward_interim(stream)) return false;
+    if (stream->parser.head.minor == 0 || is_repeated)
+        stream->hidden++;
+    else if (!forward_interim(stream))
+        return false;
     h1_response_init(&stream->response, &stream->arena,
         &(struct h1_limits){limits->header_bytes, limits->headers, 0, 0, true}, stream->parser.head.method);
     return true;

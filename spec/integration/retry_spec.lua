@@ -66,6 +66,20 @@ describe("a retry", function()
         end
     end)
 
+    it("does not take a 100 that the client never saw for an answer", function()
+        list = { support.backend { id = "a" } } -- it sends a late 100 where it should have said no more, and closes
+        gateway = support.gateway { config = config(list) }
+        for i = 1, 3 do
+            assert.equal(200, (support.curl(gateway:url("/"))))
+            list[1]:set { script = { { raw = "HTTP/1.1 100 Continue\r\n\r\n", close = "after" } } }
+            local status, _, body = support.curl(gateway:url("/"))
+            assert.same({ 200, "a\n" }, { status, body })
+            assert.equal(3 * i, list[1]:counts().requests_seen)
+        end
+        list[1]:set { script = { { raw = "HTTP/1.1 103 Early Hints\r\n\r\n", close = "after" } } }
+        assert.equal(502, (support.curl(gateway:url("/"))))
+    end)
+
     it("replays a 503 where the route asks for it, and shows it elsewhere", function()
         start("", { status = 503 })
         for _ = 1, 10 do

@@ -229,7 +229,7 @@ reload_used(struct supervisor *sv, struct process *process, const struct ipc_mes
         return;
     }
     process->using = message->number;
-    process->quick_deaths = 0;
+    backoff_serves(&process->backoff);
     if (sv->phase == PHASE_CONTROL && process->role == ROLE_CONTROL &&
         message->number == sv->candidate.number)
         enter_workers(sv);

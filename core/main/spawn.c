@@ -17,9 +17,6 @@
 #include "core/shm/dict.h"
 
 enum {
-    QUICK_DEATH_US = 1000000,
-    BACKOFF_FIRST_US = 50000,
-    BACKOFF_MAX_US = 5000000,
     WORKER_STALE_US = 1000000,    /* DESIGN.md section 6 */
     WORKER_HELP_US = 250000,      /* five heartbeats missed: a sibling accepts for it meanwhile */
     CONTROL_STALE_US = 5000000,   /* a policy's own budget is far below */
@@ -116,7 +113,7 @@ start(struct supervisor *sv, struct process *process)
     int ends[2];
     char event[32];
     uint64_t now = clock_now_us();
-    process->start_after_us = now + BACKOFF_MAX_US;
+    backoff_start(&process->backoff, now);
     if (!ipc_pair(ends)) {
         log_warn("no channel for a child");
         return;
@@ -132,7 +129,7 @@ start(struct supervisor *sv, struct process *process)
     close(ends[1]);
     process->pid = pid;
     process->channel = ends[0];
-    process->started_us = process->alive_us = now;
+    process->alive_us = now;
     process->sent = process->using = 0;
     process->ready = process->killed = false;
     snprintf(event, sizeof event, "%s started", role_names[process->role]);
@@ -152,7 +149,7 @@ process_start_due(struct supervisor *sv)
     uint64_t now = clock_now_us();
     if (sv->phase >= PHASE_DRAINING) return;
     for (struct process *p = process_next(sv, NULL); p != NULL; p = process_next(sv, p)) {
-        if (!p->wanted || p->pid != 0 || now < p->start_after_us) continue;
+        if (!p->wanted || p->pid != 0 || now < p->backoff.due_us) continue;
         if (p->role == ROLE_WORKER && sv->phase == PHASE_STARTING) continue;
         start(sv, p);
     }
@@ -284,8 +281,7 @@ ended(struct supervisor *sv, struct process *process, int status)
     if (process->role == ROLE_WORKER) reap_worker(sv, process->index);
     if (process->role == ROLE_CONTROL) dicts_reap(sv->shm, DICT_CONTROL);
     if (expected) { /* wanted again, it need not wait as one that died would */
-        process->start_after_us = 0;
-        process->quick_deaths = 0;
+        backoff_clear(&process->backoff);
         return;
     }
     struct shm_totals *totals = shm_totals(sv->shm);
@@ -294,13 +290,7 @@ ended(struct supervisor *sv, struct process *process, int status)
     case ROLE_REGISTRY: atomic_fetch_add(&totals->registry_restarts, 1); break;
     case ROLE_WORKER: atomic_fetch_add(&totals->worker_restarts, 1); break;
     }
-    process->quick_deaths = now - process->started_us < QUICK_DEATH_US ? process->quick_deaths + 1 : 0;
-    uint64_t wait = 0;
-    if (process->quick_deaths > 1) {
-        unsigned doublings = process->quick_deaths < 8 ? process->quick_deaths - 2 : 6;
-        wait = (uint64_t)BACKOFF_FIRST_US << doublings;
-    }
-    process->start_after_us = now + (wait > BACKOFF_MAX_US ? BACKOFF_MAX_US : wait);
+    backoff_died(&process->backoff, now);
 }
 
 void
@@ -406,7 +396,7 @@ stand_in(struct supervisor *sv, const struct process *worker)
     if (free_one == NULL) return; /* then siblings help */
     free_one->wanted = true;
     free_one->place = worker->index;
-    free_one->start_after_us = 0;
+    backoff_clear(&free_one->backoff);
 }
 
 static void
@@ -453,19 +443,18 @@ static void
 watch_worker(struct supervisor *sv, struct process *process, uint64_t now)
 {
     struct shm_worker *block = shm_worker(sv->shm, process->index);
-    uint64_t limit = WORKER_STALE_US * clock_patience();
+    uint64_t limit = WORKER_STALE_US * clock_patience(), started = process->backoff.started_us;
     uint64_t beat = atomic_load_explicit(&block->heartbeat_us, memory_order_relaxed);
     uint64_t entered = atomic_load_explicit(&block->in_script_since_us, memory_order_relaxed);
     if (process->using == 0 && entered == 0) { /* still building its first generation */
-        if (now - process->started_us > 10 * limit)
-            end_stale(process, "no first heartbeat", now - process->started_us, "");
+        if (now - started > 10 * limit) end_stale(process, "no first heartbeat", now - started, "");
         return;
     }
     if (is_draining(sv, process)) help_worker(sv, process, now);
     if (beat < process->alive_us) beat = process->alive_us; /* also: not judged by its predecessor's beat */
     if (now > beat && now - beat > WORKER_HELP_US) help_worker(sv, process, now);
     note_sign(process, entered != 0 ? entered : beat);
-    if (entered != 0 && entered >= process->started_us) { /* what it stands in; its beat is older than that */
+    if (entered != 0 && entered >= started) { /* what it stands in; its beat is older than that */
         if (entered < process->alive_us) entered = process->alive_us;
         if (!is_stuck(process, entered, now, limit)) return;
         const char *script =

@@ -7,6 +7,7 @@
 
 #include "core/base/compiler.h"
 #include "core/config/config.h"
+#include "core/main/backoff.h"
 #include "core/main/checker.h"
 #include "core/main/ipc.h"
 #include "core/shm/shm.h"
@@ -15,7 +16,7 @@ enum { LISTENERS_MAX = 64, LISTENER_KEY_BYTES = 256 };
 
 enum role { ROLE_CONTROL, ROLE_REGISTRY, ROLE_WORKER };
 
-/* One child. pid 0: not running; it is started when start_after_us has come, while it is wanted. */
+/* One child. pid 0: not running; it is started when its back-off is over, while it is wanted. */
 struct process {
     enum role role;
     unsigned index; /* of a worker */
@@ -23,10 +24,10 @@ struct process {
     bool wanted;
     pid_t pid;
     int channel;
-    uint64_t started_us, start_after_us, alive_us, helped_us;
+    struct backoff backoff;
+    uint64_t alive_us, helped_us;
     uint64_t sign_us, sign_cpu_us; /* its last sign of life, and the CPU time that it had used by then */
     uint64_t late_us;              /* since when the next one is late without an excuse; 0: it is not */
-    unsigned quick_deaths;         /* in a row, each within a second of its start: sets the back-off */
     uint32_t sent, using;          /* generation last sent, and last reported in use */
     bool ready, killed;            /* killed: by the watchdog, its end is on the way */
 };

@@ -166,6 +166,14 @@ plugin_fault(
         quarantine(script, plugin, weight > 1, now);
 }
 
+void
+plugin_fault_at(struct script *script, struct plugin *plugin, const char *callback, const char *sentence)
+{
+    char message[256];
+    snprintf(message, sizeof message, "%s%s", plugin->where, sentence);
+    plugin_fault(script, plugin, callback, message, 1);
+}
+
 /* The state is not asked where it stood: it may be half-changed. Where the callback begins is known from its
  * load. */
 static void

@@ -196,7 +196,10 @@ array_mend(struct script *script, struct service *service)
         lua_pop(L, 1);
     }
     lua_pop(L, 1);
-    return !is_whole && script_fill(script, service);
+    if (LIKELY(is_whole)) return false;
+    if (script_fill(script, service)) return true;
+    script->endpoints_seen--; /* no memory now: the next refresh tries again */
+    return false;
 }
 
 /* Sets *slot, or says what is wrong with the answer at stack index `at`. */
@@ -285,6 +288,45 @@ take_trial(struct script *script, struct choice *choice, struct script_request *
     }
 }
 
+/* `wrong` says what the script did; NULL: it was told already. */
+static enum script_verdict
+refuse_answer(struct script *script, struct service *service, const struct choice *choice,
+    struct script_request *request, const char *wrong, uint32_t *slot)
+{
+    (void)array_mend(script, service);
+    if (wrong != NULL) plugin_fault_at(script, &service->strategy, "pick", wrong);
+    request->set_cookies.count = 0;
+    return fall_back(script, choice, request, slot);
+}
+
+/* What pick() answered, at stack index `at` and behind it. */
+static enum script_verdict
+take_answer(struct script *script, struct service *service, const struct choice *choice,
+    struct script_request *request, int at, uint32_t *slot, enum reason *reason)
+{
+    if (lua_isnil(script->L, at)) {
+        if (choice->eligible == 0) { /* who is full or tried was never in the array: there was no choice */
+            if (choice->has_full && request->tried_count != 0) *slot = only_full(script, choice, request);
+            return SCRIPT_NONE;
+        }
+        if (UNLIKELY(array_mend(script, service)))
+            return refuse_answer(script, service, choice, request,
+                "took rows out of the array of backends, which is the gateway's", slot);
+        *reason = REASON_NO_ENDPOINTS; /* it declined: its right, and perhaps it says why */
+        declined(script, &service->strategy, at + 1);
+        return SCRIPT_NONE;
+    }
+    if (UNLIKELY(lua_topointer(script->L, at) == script->queue_mark)) {
+        *reason = REASON_ALL_FULL;
+        return SCRIPT_QUEUE;
+    }
+    const char *wrong = check_answer(script, service, choice, request, at, slot);
+    if (UNLIKELY(wrong != NULL)) return refuse_answer(script, service, choice, request, wrong, slot);
+    if (LIKELY(service->limit == 0) || !insists_on_full(script, choice, *slot)) return SCRIPT_PICKED;
+    *reason = REASON_ALL_FULL;
+    return SCRIPT_QUEUE;
+}
+
 static enum script_verdict
 pick_one(struct script *script, struct service *service, const struct choice *choice,
     struct script_request *request, uint32_t *slot, enum reason *reason)
@@ -313,38 +355,8 @@ pick_one(struct script *script, struct service *service, const struct choice *ch
         return verdict;
     }
     view->handle = 0;
-    if (UNLIKELY(!is_ok)) {
-        (void)array_mend(script, service);
-        request->set_cookies.count = 0;
-        verdict = fall_back(script, choice, request, slot);
-    } else if (lua_isnil(L, top + 1) && UNLIKELY(array_mend(script, service))) {
-        plugin_fault(
-            script, plugin, "pick", "took rows out of the array of backends, which is the gateway's", 1);
-        request->set_cookies.count = 0;
-        verdict = fall_back(script, choice, request, slot);
-    } else if (lua_isnil(L, top + 1)) {
-        verdict = SCRIPT_NONE;
-        if (choice->eligible == 0 && choice->has_full && request->tried_count != 0)
-            *slot = only_full(script, choice, request);
-        if (choice->eligible != 0) { /* it had a choice and declined: its right, and perhaps it says why */
-            *reason = REASON_NO_ENDPOINTS;
-            declined(script, plugin, top + 2);
-        }
-    } else if (UNLIKELY(lua_topointer(L, top + 1) == script->queue_mark)) {
-        verdict = SCRIPT_QUEUE;
-        *reason = REASON_ALL_FULL;
-    } else {
-        const char *wrong = check_answer(script, service, choice, request, top + 1, slot);
-        if (UNLIKELY(wrong != NULL)) {
-            (void)array_mend(script, service);
-            plugin_fault(script, plugin, "pick", wrong, 1);
-            request->set_cookies.count = 0;
-            verdict = fall_back(script, choice, request, slot);
-        } else if (UNLIKELY(service->limit != 0) && insists_on_full(script, choice, *slot)) {
-            verdict = SCRIPT_QUEUE;
-            *reason = REASON_ALL_FULL;
-        }
-    }
+    verdict = LIKELY(is_ok) ? take_answer(script, service, choice, request, top + 1, slot, reason)
+                            : refuse_answer(script, service, choice, request, NULL, slot);
     lua_settop(L, top);
     return verdict;
 }

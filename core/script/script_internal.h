@@ -212,6 +212,9 @@ _Atomic uint64_t *plugin_word(
 void plugin_share_error(struct script *script, const struct plugin *plugin); /* last_error, for control */
 void plugin_fault(
     struct script *script, struct plugin *plugin, const char *callback, const char *message, unsigned weight);
+/* For what no Lua error says: the place is that of the plug-in's main callback. */
+void plugin_fault_at(
+    struct script *script, struct plugin *plugin, const char *callback, const char *sentence);
 bool plugin_is_quarantined(struct script *script, struct plugin *plugin);
 uint64_t script_random(struct script *script);
 

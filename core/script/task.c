@@ -185,7 +185,7 @@ returned_nothing(struct script_task *task)
         snprintf(message, sizeof message,
             "returned a %s: to refuse or answer, call request:answer(status, …)", luaL_typename(task->L, i));
         lua_settop(task->L, 0);
-        plugin_fault(task->script, task->plugin, task->callback, message, 1);
+        plugin_fault_at(task->script, task->plugin, task->callback, message);
         return false;
     }
     return true;
@@ -212,8 +212,8 @@ task_run(struct script_task *task, int arguments)
             task->wait = WAIT_NONE;
             task_drop_thread(task);
             if (end != RESUME_FAILED) {
-                plugin_fault(script, task->plugin, task->callback,
-                    "it yielded, and no coroutine of its own was there to take that", 1);
+                plugin_fault_at(script, task->plugin, task->callback,
+                    "it yielded, and no coroutine of its own was there to take that");
             }
             return TASK_FAILED;
         }

@@ -298,4 +298,26 @@ world_eval(struct world *w, const char *on_request)
     return world_header(w, "x-out");
 }
 
+/* A filter whose on_response is this; the answer's field x-out. */
+static inline const char *
+respond_with(struct world *w, const char *code, enum filter_verdict expected)
+{
+    char body[2000];
+    world_init(w);
+    snprintf(body, sizeof body, "function F:on_response(r, a) %s end", code);
+    world_filter(w, 0, body);
+    world_load(w);
+    world_answer_header(w, "Content-Length", "5");
+    world_answer_header(w, "ETag", "\"v1\"");
+    world_answer_header(w, "Set-Cookie", "a=1");
+    world_answer_header(w, "Set-Cookie", "b=2");
+    assert_int_equal(world_begin(w), FILTER_GO);
+    enum filter_verdict verdict = world_respond(w, 200);
+    if (verdict != expected) {
+        struct script_status rows[16];
+        (void)script_status(w->f.script, rows, 16);
+        fail_msg("%s: %s", code, rows[3].last_error);
+    }
+    return world_value(w->response.headers, "x-out");
+}
 #endif

@@ -291,7 +291,9 @@ void
 filtering_on_timeout(struct stream *stream)
 {
     struct filtering *filtering = stream->filtering;
-    if (is_late(stream)) {
+    if (is_late(stream) && filtering->failure != REASON_NONE) {
+        reply_reason(stream, filtering->failure, 0, NULL); /* what was to be said anyway */
+    } else if (is_late(stream)) {
         reply_reason(stream, REASON_RESPONSE_TIMEOUT, 0, "the request took longer than it may");
     } else if (filtering->task != NULL) {
         reply_reason(stream, REASON_CLIENT_TIMEOUT, 0, NULL);

@@ -43,6 +43,8 @@ void service_defaults(const struct config *config, struct config_service *servic
 void route_defaults(
     const struct config *config, const struct config_service *service, struct config_route *route);
 void routes_load(struct load *load, const struct node *list, const struct index *names);
+/* Leaves *out alone where it is no path of a probe, which it says in diags. */
+void health_path_read(struct load *load, const struct node *node, const char **out);
 const char *service_name_at(const void *config, uint32_t at);
 
 void sections_default(struct load *load);

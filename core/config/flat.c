@@ -16,6 +16,13 @@ struct flat {
 
 static const char *const protocol_words[] = {"http", "grpc", NULL};
 
+static void
+take_path(struct load *load, const struct node *node, void *target)
+{
+    struct flat *flat = target;
+    health_path_read(load, node, &flat->health_path);
+}
+
 #define F(name, type, field, min, max, words)                                                                \
     {                                                                                                        \
         name, type, offsetof(struct flat, field), min, max, words, NULL                                      \
@@ -26,7 +33,7 @@ static const struct key flat_keys[] = {
     F("serviceRegistryURL", KEY_TEXT, url, 0, 0, NULL),
     F("serviceRegistryType", KEY_WORD, protocol, 0, 0, protocol_words),
     F("healthCheckInterval", KEY_DURATION, interval_us, 10000, 0, NULL),
-    F("backendHealthPath", KEY_TEXT, health_path, 0, 0, NULL),
+    {"backendHealthPath", KEY_OTHER, 0, 0, 0, NULL, take_path},
     F("healthCheckTimeout", KEY_DURATION, timeout_us, 1000, 0, NULL),
 };
 #undef F
@@ -118,9 +125,6 @@ flat_health(
     health->policy.options.json = buf.failed ? NULL : arena_strdup(load->arena, strbuf_slice(&buf));
     strbuf_fini(&buf);
     if (health->policy.options.json == NULL) load->diags->failed = true;
-    if (flat->health_path[0] != '/')
-        refuse(load, place_of(root, "backendHealthPath"), NULL,
-            "backendHealthPath: expected a path such as /health, found %s", shown(load, flat->health_path));
     /* what failed is in diags */
     bool found = plugin_find(load, PLUGIN_HEALTH, DEFAULT_HEALTH, root->place, &health->policy);
     (void)found;

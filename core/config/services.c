@@ -209,17 +209,28 @@ take_status(struct load *load, const struct node *node, void *target)
     }
 }
 
+void
+health_path_read(struct load *load, const struct node *node, const char **out)
+{
+    static const char what[] = "a path such as /health";
+    const char *path;
+    if (!value_text(load, node, what, &path)) return;
+    bool is_path = path[0] == '/';
+    for (const char *at = path; *at != '\0'; at++)
+        is_path = is_path && (unsigned char)*at > 0x20 && (unsigned char)*at < 0x7f && *at != '#';
+    if (is_path)
+        *out = path;
+    else
+        value_refuse(load, node, what);
+}
+
+/* The policy reads its value; here it is only checked. */
 static void
 take_health_path(struct load *load, const struct node *node, void *target)
 {
-    const char *path;
+    const char *path = NULL;
     (void)target;
-    if (!value_text(load, node, "a path such as /health", &path)) return;
-    for (const char *at = path; *at != '\0'; at++) {
-        if (path[0] == '/' && (unsigned char)*at > 0x20 && (unsigned char)*at < 0x7f && *at != '#') continue;
-        value_refuse(load, node, "a path such as /health");
-        return;
-    }
+    health_path_read(load, node, &path);
 }
 
 /* The policy's Lua knows its own keys. */

@@ -130,6 +130,9 @@ refuses_what_the_old_program_could_not_run_either(void **state)
         {"serviceRegistryType: grcp\n", "expected http or grpc, found 'grcp'; did you mean 'grpc'?"},
         {"healthCheckInterval: 5\n", "a duration with its unit"},
         {"backendHealthPath: health\n", "backendHealthPath: expected a path such as /health"},
+        {"backendHealthPath: '/a HTTP/1.1'\n",
+            "1:20: error: backendHealthPath: expected a path such as /health"},
+        {"backendHealthPath: ''\n", "backendHealthPath: expected a path such as /health"},
         {"serviceRegistryURL: localhost\n", "has no port; did you mean 'localhost:8081'?"},
         {"port: 80\nlisteners: []\n", "'port' belongs to the flat form of file"},
     };

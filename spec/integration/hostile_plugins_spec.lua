@@ -98,11 +98,12 @@ describe("a filter that misbehaves", function()
                 end
             end
             assert.equal(case.seen, #backend:requests() > 0)
-            support.wait_until("each that never returns was abandoned", function()
-                local count = gateway:metric("fluxgate_script_abandonments_total")
-                return count >= 4, count
-            end, 30)
-            assert.is_true(gateway:metric("fluxgate_plugin_errors_total", { service = "s1", kind = "filter" }) >= 1)
+            support.wait_until("each that never returns was abandoned, and the first was counted", function()
+                local metrics = gateway:metrics()
+                local count = support.metric(metrics, "fluxgate_script_abandonments_total")
+                local errors = support.metric(metrics, "fluxgate_plugin_errors_total", { service = "s1", kind = "filter" })
+                return count >= 4 and (errors or 0) >= 1, count .. ", errors " .. tostring(errors)
+            end, 60)
             expect_nothing_noticed(gateway, load)
         end)
     end

@@ -101,7 +101,8 @@ labels_of(const struct meter_sample *sample)
     return (struct slice){values.at, values.len < 3 ? 0 : values.len - 3};
 }
 
-/* The samples at the front that are parts of one histogram; how many. */
+/* The samples at the front that are parts of one histogram; how many. One that found no room for all of its
+ * parts counts in `other`: what it has of them is no histogram. */
 static size_t
 histogram(struct strbuf *out, const struct meter_definition *definition, const struct meter_sample *samples,
     size_t count)
@@ -113,7 +114,7 @@ histogram(struct strbuf *out, const struct meter_definition *definition, const s
         size_t part = meter_part(&samples[taken]);
         if (part < METER_BOUNDS + 2) parts[part] = samples[taken].value;
     }
-    histogram_lines(out, definition, labels_of(&samples[0]), parts);
+    if (taken == definition->bound_count + 2) histogram_lines(out, definition, labels_of(&samples[0]), parts);
     return taken;
 }
 

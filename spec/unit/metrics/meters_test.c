@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -121,12 +122,48 @@ a_histogram_is_shown_in_buckets_that_sum_up(void **state)
     shm_destroy(shm);
 }
 
+static void
+a_histogram_that_found_no_room_is_not_shown(void **state)
+{
+    (void)state;
+    struct meter_histogram histogram;
+    bool is_other = false;
+    char name[8];
+    struct strbuf out = {0};
+    struct shm *shm =
+        shm_create(&(struct shm_params){.max_endpoints = 4, .stats_bytes = stats_region_bytes()});
+    assert_non_null(shm);
+    struct meter_definition definition = {.kind = METER_HISTOGRAM,
+        .name = SLICE_LIT("seconds"),
+        .labels = {SLICE_LIT("kind")},
+        .label_count = 1,
+        .bounds = {1, 2, 3, 4, 5},
+        .bound_count = 5};
+    uint32_t meter = meter_define(shm, &definition);
+    assert_int_not_equal(METER_SERIES_MAX % 7, 0); /* the last one gets a part of its parts */
+    for (unsigned i = 0; i <= METER_SERIES_MAX / 7; i++) {
+        assert_false(is_other);
+        snprintf(name, sizeof name, "%u", i);
+        assert_true(meter_histogram(shm, meter, (struct slice[]){slice_of(name)}, 1, &histogram, &is_other));
+        meter_observe(&histogram, 1);
+    }
+    assert_true(is_other);
+    stats_expose(shm, 1, &out);
+    assert_false(out.failed);
+    assert_non_null(strstr(out.at, "seconds_count{kind=\"141\"} 1\n"));
+    assert_non_null(strstr(out.at, "seconds_count{kind=\"other\"} 1\n"));
+    assert_null(strstr(out.at, "{kind=\"142\""));
+    strbuf_fini(&out);
+    shm_destroy(shm);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(metrics_of_scripts_are_shown_with_everything_escaped),
         cmocka_unit_test(a_histogram_is_shown_in_buckets_that_sum_up),
+        cmocka_unit_test(a_histogram_that_found_no_room_is_not_shown),
         cmocka_unit_test(a_value_is_shown_with_the_fewest_digits_that_read_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -130,12 +130,13 @@ keep(struct stream *stream, struct slice *text)
     return true;
 }
 
-/* tunnel_pump gives the head's buffer back, but the log line at the end still names the request. */
+/* tunnel_pump gives the head's buffer back, but the log line and on_log at the end still name the request. */
 static bool
 keep_request(struct stream *stream)
 {
     struct slice *kept[] = {&stream->parser.head.method_text, &stream->parser.head.target, &stream->path,
-        &stream->query, &stream->host, &stream->request_id, &stream->request.client_ip};
+        &stream->query, &stream->host, &stream->request_id, &stream->request.client_ip, &stream->request.path,
+        &stream->request.host};
     struct headers *headers = &stream->parser.head.headers;
     for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) {
         if (!keep(stream, kept[i])) return false;

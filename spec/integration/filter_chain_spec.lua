@@ -315,6 +315,26 @@ function F:on_response(r, a) if r:header("x-bad") then a:answer(403, "no") else 
         connection:close()
     end)
 
+    it("name a tunnel's own request in on_log, whoever came meanwhile", function()
+        web:set { default = { upgrade = "echo" } }
+        local tells = filter("tells", [[
+function F:on_log(r) gateway.log("info", ("over: %s %s%s %s"):format(r.method, r.host, r.path, r.id)) end]])
+        local gateway = support.gateway { config = config(web, route("/", tells)) }
+        local function ask(host, path)
+            local connection = support.open(gateway:port())
+            connection:send(("GET %s HTTP/1.1\r\nHost: %s\r\nX-Request-Id: %s\r\nConnection: upgrade\r\n"):format(path, host, host)
+                .. "Upgrade: websocket\r\n\r\n")
+            assert.equal(101, connection:reply(true).status)
+            return connection
+        end
+        local first = ask("first.example", "/of-the-first")
+        local second = ask("a-second.example", "/of-the-second/with/another/length")
+        first:close()
+        log_has(gateway, "over: GET first.example/of-the-first ")
+        second:close()
+        log_has(gateway, "over: GET a-second.example/of-the-second/with/another/length ")
+    end)
+
     for _, workers in ipairs { 1, 2 } do
         it(("lose no request that waits in one while %d worker(s) reload"):format(workers), function()
             local waits = filter("waits", [[
